@@ -1,0 +1,14 @@
+"""Where slices of k-space come from: one entry per source."""
+
+from collections.abc import Callable
+
+from kscout.data import brain, digits, files
+from kscout.data.slices import KspaceSet, Splits, check_splits
+
+DATA: dict[str, Callable[..., Splits]] = {
+    "digits": digits.digits,
+    "brain": brain.brain,
+    "files": files.files,
+}
+
+__all__ = ["DATA", "KspaceSet", "Splits", "check_splits"]

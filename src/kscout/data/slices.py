@@ -1,0 +1,85 @@
+"""Slices of k-space with the scan that each came from: what every data source returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kscout.errors import UserError
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image
+
+
+@dataclass(frozen=True)
+class KspaceSet:
+    """Fully sampled slices of one or more scans.
+
+    Attributes
+    ----------
+    kspace : complex64 ``(slice, coil, ky, kx)``, as measured, noise included
+    target : the same without simulated noise where that is known; otherwise ``kspace`` itself
+    volume : int64 ``(slice,)``, which scan each slice belongs to; unique over all splits
+    coil_scale : float32 ``(coil,)``, the factor that each coil of ``kspace`` was multiplied by;
+        images divide it out again
+    voxel_size : size of a pixel along (ky, kx) in mm, for pictures
+    quarter_turns : counter-clockwise quarter turns that put a picture upright
+    slice_thickness : distance between slices in mm, for volumes written to files
+    """
+
+    kspace: Tensor
+    target: Tensor
+    volume: Tensor
+    coil_scale: Tensor
+    voxel_size: tuple[float, float] = (1.0, 1.0)
+    quarter_turns: int = 0
+    slice_thickness: float = 1.0
+
+    def __len__(self) -> int:
+        return self.kspace.shape[0]
+
+    @property
+    def n_coils(self) -> int:
+        return self.kspace.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(ky, kx)`` of the plane."""
+        return self.kspace.shape[-2], self.kspace.shape[-1]
+
+    def select(self, index: Tensor | Sequence[int] | slice) -> "KspaceSet":
+        """The slices at ``index``, in that order."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, dtype=torch.int64)
+        kspace = self.kspace[index]
+        target = kspace if self.target is self.kspace else self.target[index]
+        return replace(self, kspace=kspace, target=target, volume=self.volume[index])
+
+    def image(self, kspace: Tensor) -> Tensor:
+        """Magnitude image of k-space on this set's scale: coils unscaled, root sum of squares.
+
+        Parameters
+        ----------
+        kspace : complex ``(..., coil, ky, kx)``
+
+        Returns
+        -------
+        float ``(..., y, x)``
+        """
+        scale = self.coil_scale.to(kspace.device)[:, None, None]
+        return root_sum_of_squares(kspace_to_image(kspace / scale))
+
+
+Splits = dict[str, KspaceSet]
+"""Split name to slices: ``train``, ``val`` and ``test``, and further conditions ``test_*``."""
+
+
+def check_splits(splits: Splits) -> Splits:
+    """Return ``splits`` if no scan is in two of them, else raise ``UserError``."""
+    seen: dict[int, str] = {}
+    for name, part in splits.items():
+        for volume in torch.unique(part.volume).tolist():
+            if volume in seen:
+                raise UserError(f"scan {volume} is in both '{seen[volume]}' and '{name}'")
+            seen[volume] = name
+    return splits

@@ -1,0 +1,136 @@
+"""Volumes written as fastMRI-style HDF5 and NIfTI."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from kscout.atomic import atomic_path
+from kscout.data.slices import KspaceSet, Splits
+from kscout.errors import UserError
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image
+
+
+def write_hdf5(
+    path: str | Path,
+    kspace: Tensor,
+    *,
+    voxel_size: tuple[float, float] = (1.0, 1.0),
+    quarter_turns: int = 0,
+) -> None:
+    """One scan as fastMRI-style HDF5.
+
+    Datasets ``kspace`` (complex64, slice, coil, ky, kx) and ``reconstruction_rss`` (float32, slice,
+    y, x); attributes ``max`` and ``norm`` of the latter, as in fastMRI, and the geometry.
+
+    Parameters
+    ----------
+    kspace : complex ``(slice, coil, ky, kx)``
+    voxel_size : of a pixel along (ky, kx) in mm
+    quarter_turns : counter-clockwise quarter turns that put a picture upright
+
+    Raises
+    ------
+    UserError
+        if ``path`` cannot be written
+    """
+    rss = root_sum_of_squares(kspace_to_image(kspace)).float()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file["kspace"] = kspace.to(torch.complex64).numpy()
+        file["reconstruction_rss"] = rss.numpy()
+        file.attrs["max"] = float(rss.max())
+        file.attrs["norm"] = float(torch.linalg.vector_norm(rss))
+        file.attrs["voxel_size"] = voxel_size
+        file.attrs["quarter_turns"] = quarter_turns
+
+
+def write_nifti(
+    path: str | Path,
+    image: Tensor,
+    *,
+    voxel_size: tuple[float, float] = (1.0, 1.0),
+    slice_thickness: float = 1.0,
+    quarter_turns: int = 0,
+) -> None:
+    """Images as NIfTI, axes (y, x, slice) or (y, x, slice, coil), values as they are.
+
+    The affine turns the picture as ``quarter_turns`` does, so that a viewer shows it upright, and
+    puts the middle voxel at the origin. What is left and right is not known and not claimed.
+
+    Parameters
+    ----------
+    path : ends in .nii or .nii.gz
+    image : real or complex, ``(slice, y, x)`` or ``(slice, coil, y, x)``
+    voxel_size : of a pixel along (y, x) in mm
+    slice_thickness : distance between slices in mm
+    quarter_turns : counter-clockwise quarter turns that put a picture upright
+
+    Raises
+    ------
+    UserError
+        if ``path`` cannot be written or does not end in .nii or .nii.gz
+    """
+    import nibabel
+
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz")
+    axes = (1, 2, 0) if image.ndim == 3 else (2, 3, 0, 1)
+    array = image.to(torch.complex64 if image.is_complex() else torch.float32)
+    voxels = array.permute(axes).numpy()
+    # A picture shows axis 0 downwards and axis 1 to the right; a turn of q quarters turns both.
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
+    affine = np.eye(4)
+    affine[:2, 0] = voxel_size[0] * np.array([sin, -cos])
+    affine[:2, 1] = voxel_size[1] * np.array([cos, sin])
+    affine[2, 2] = slice_thickness
+    affine[:3, 3] = -affine[:3, :3] @ [n // 2 for n in voxels.shape[:3]]
+    with atomic_path(path) as temporary:
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), temporary)
+
+
+def write_splits(splits: Splits, folder: str | Path) -> list[Path]:
+    """Every volume of a data source as files, ``folder/split/volume_000.*``.
+
+    Per volume: ``.h5``, k-space as measured (:func:`write_hdf5`), and the NIfTI files
+    ``_image.nii``, magnitude of the reference, without simulated noise; ``_rss.nii``, magnitude as
+    measured; ``_coils.nii``, complex coil images as measured.
+
+    Returns
+    -------
+    the HDF5 files
+
+    Raises
+    ------
+    UserError
+        if ``folder`` cannot be written
+    """
+    written = []
+    for split, part in splits.items():
+        for number in torch.unique(part.volume).tolist():
+            volume = part.select(torch.nonzero(part.volume == number).flatten())
+            path = Path(folder) / split / f"volume_{number:03d}.h5"
+            _write_volume(volume, path)
+            written.append(path)
+    return written
+
+
+def _write_volume(volume: KspaceSet, path: Path) -> None:
+    kspace = volume.kspace / volume.coil_scale[:, None, None]
+    turns = volume.quarter_turns
+    images = {
+        "image": volume.image(volume.target),
+        "rss": volume.image(volume.kspace),
+        "coils": kspace_to_image(kspace),
+    }
+    for name, image in images.items():
+        write_nifti(
+            path.with_name(f"{path.stem}_{name}.nii"),
+            image,
+            voxel_size=volume.voxel_size,
+            slice_thickness=volume.slice_thickness,
+            quarter_turns=turns,
+        )
+    write_hdf5(path, kspace, voxel_size=volume.voxel_size, quarter_turns=turns)

@@ -1,0 +1,220 @@
+"""Score a mask with a reconstructor: one record per slice, and what the records say together."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
+from kscout.metrics import foreground, nmse, psnr, ssim
+
+Record = dict[str, Any]
+
+METRICS = (
+    "nmse_kspace",
+    "nmse",
+    "psnr",
+    "ssim",
+    "nmse_foreground",
+    "psnr_foreground",
+    "ssim_foreground",
+)
+
+
+@torch.no_grad()
+def evaluate(
+    mask: Tensor,
+    reconstructor: nn.Module,
+    data: KspaceSet,
+    *,
+    split: str,
+    batch_size: int = 16,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Record]:
+    """Reconstruct every slice from the points of ``mask`` and compare it with the reference.
+
+    k-space is compared with ``data.target``, images with its images; the data range of PSNR and
+    SSIM, and the threshold of the foreground, come from the maximum of the reference volume.
+
+    Parameters
+    ----------
+    mask : bool ``(ky, kx)``
+    reconstructor : ``(kspace * mask, mask) -> kspace``; left in the mode it was in
+    data : fully sampled slices
+    split : name written into the records
+    batch_size : slices at a time
+    device : where to compute
+    progress : called with (slices done, all slices) after each batch
+
+    Returns
+    -------
+    one dict per slice, in the order of ``data``: ``split``, ``volume``, ``slice`` (index within
+    the volume) and the values of :data:`METRICS`. Foreground values are NaN where a slice has no
+    foreground.
+
+    Raises
+    ------
+    UserError
+        if the mask has another shape than the data, a slice's reference is all zero, a value is
+        not finite, or a reconstruction is perfect (infinite PSNR), which no undersampled scan is
+    """
+    if tuple(mask.shape) != data.shape:
+        raise UserError(
+            f"a mask of {'x'.join(map(str, mask.shape))} does not fit the {split} data: "
+            f"valid is {data.shape[0]}x{data.shape[1]}"
+        )
+    weights = mask.to(device).float()
+    maximum = _volume_maximum(data, batch_size, device)
+    positions = _positions(data.volume.tolist())
+    training = reconstructor.training
+    reconstructor.to(device).eval()
+    records: list[Record] = []
+    try:
+        for batch in _batches(len(data), batch_size):
+            part = data.select(batch)
+            estimate = reconstructor(part.kspace.to(device) * weights, weights)
+            values = _score(estimate, part, maximum[batch].to(device))
+            for row, volume in enumerate(part.volume.tolist()):
+                where = {"split": split, "volume": volume, "slice": positions[len(records)]}
+                records.append(_checked(where | {k: float(v[row]) for k, v in values.items()}))
+            if progress is not None:
+                progress(len(records), len(data))
+    finally:
+        reconstructor.train(training)
+    return records
+
+
+def _score(estimate: Tensor, data: KspaceSet, maximum: Tensor) -> dict[str, Tensor]:
+    target = data.target.to(estimate.device)
+    image, reference = data.image(estimate), data.image(target)
+    head = foreground(reference, maximum)
+    return {
+        "nmse_kspace": nmse(estimate, target),
+        "nmse": nmse(image, reference),
+        "psnr": psnr(image, reference, maximum),
+        "ssim": ssim(image, reference, maximum),
+        "nmse_foreground": nmse(image, reference, head),
+        "psnr_foreground": psnr(image, reference, maximum, head),
+        "ssim_foreground": ssim(image, reference, maximum, head),
+    }
+
+
+def _volume_maximum(data: KspaceSet, batch_size: int, device: torch.device | str) -> Tensor:
+    """For each slice, the maximum of the reference images of its volume: float ``(slice,)``."""
+    peaks = torch.empty(len(data))
+    for batch in _batches(len(data), batch_size):
+        peaks[batch] = data.image(data.target[batch].to(device)).amax((-2, -1)).cpu()
+    maximum = torch.empty_like(peaks)
+    for volume in set(data.volume.tolist()):
+        inside = data.volume == volume
+        maximum[inside] = peaks[inside].max()
+    return maximum
+
+
+def _batches(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _positions(volumes: Sequence[int]) -> list[int]:
+    """Index of each slice within its volume, in the order of the slices."""
+    seen: dict[int, int] = {}
+    positions = []
+    for volume in volumes:
+        positions.append(seen.get(volume, 0))
+        seen[volume] = positions[-1] + 1
+    return positions
+
+
+def _checked(record: Record) -> Record:
+    where = f"slice {record['slice']} of volume {record['volume']} ({record['split']})"
+    for metric in ("nmse_kspace", "nmse"):
+        if not math.isfinite(record[metric]):
+            raise UserError(
+                f"{metric} of {where} is {record[metric]}: "
+                "its reference is all zero, or its reconstruction is not finite"
+            )
+    if math.inf in (record["psnr"], record["psnr_foreground"]):
+        raise UserError(
+            f"{where} was reconstructed without any error (PSNR is infinite): the mask acquires "
+            "everything or the reference reached the reconstructor"
+        )
+    return record
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    volumes: Sequence[int],
+    *,
+    seed: int = 0,
+    n: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean over slices, with a percentile bootstrap interval over volumes.
+
+    Slices of one scan resemble each other, so whole volumes are resampled (the cluster bootstrap;
+    Efron & Tibshirani 1993, sec. 13.3): the interval says how the mean would vary over other
+    scans. With a single volume there is nothing to resample but its slices: the interval then
+    says nothing about other scans.
+
+    Parameters
+    ----------
+    values : one per slice
+    volumes : the volume of each
+    seed : of the resampling
+    n : number of resamples
+    level : coverage of the interval
+
+    Returns
+    -------
+    mean, low, high; all NaN without values
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.size == 0:
+        return math.nan, math.nan, math.nan
+    unique, cluster = np.unique(np.asarray(volumes), return_inverse=True)
+    if unique.size == 1:
+        cluster = np.arange(x.size)
+    totals, counts = np.bincount(cluster, weights=x), np.bincount(cluster)
+    rng = np.random.default_rng(seed)
+    means = []
+    chunk = max(1, 2**20 // totals.size)  # bounds memory where every slice is a volume
+    for start in range(0, n, chunk):
+        drawn = rng.integers(totals.size, size=(min(chunk, n - start), totals.size))
+        means.append(totals[drawn].sum(1) / counts[drawn].sum(1))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(x.mean()), float(low), float(high)
+
+
+def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Means and 95 % intervals of every metric, per split.
+
+    Parameters
+    ----------
+    records : from :func:`evaluate`, of one or more splits
+
+    Returns
+    -------
+    ``{split: {metric: {"mean", "low", "high"}, ..., "n_slices": int, "n_volumes": int}}``;
+    slices without foreground do not count in the foreground metrics
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for split in dict.fromkeys(record["split"] for record in records):
+        part = [record for record in records if record["split"] == split]
+        summary[split] = {metric: _interval(part, metric) for metric in METRICS}
+        summary[split]["n_slices"] = len(part)
+        summary[split]["n_volumes"] = len({record["volume"] for record in part})
+    return summary
+
+
+def _interval(records: Sequence[Record], metric: str) -> dict[str, float]:
+    scored = [record for record in records if not math.isnan(record[metric])]
+    mean, low, high = bootstrap_interval(
+        [record[metric] for record in scored], [record["volume"] for record in scored]
+    )
+    return {"mean": mean, "low": low, "high": high}

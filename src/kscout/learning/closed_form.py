@@ -1,0 +1,133 @@
+"""Fit a SPIRiT stack to a fixed mask by least squares, block by block, without gradient steps."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
+from kscout.physics.spirit import Boundary
+from kscout.recon.spirit_net import SpiritNet
+
+
+def neighbours(x: Tensor, kernel_size: int, boundary: Boundary) -> Tensor:
+    """Every point's window: complex ``(coil, ky, kx)`` to a view ``(coil, kh, kw, ky, kx)``."""
+    half = kernel_size // 2
+    mode = "constant" if boundary == "zero" else "circular"
+    padded = functional.pad(x[None], (half,) * 4, mode=mode)[0]
+    windows = padded.unfold(1, kernel_size, 1).unfold(2, kernel_size, 1)
+    return windows.permute(0, 3, 4, 1, 2)
+
+
+def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: float) -> Tensor:
+    r"""Tikhonov-regularised least squares with the weight of the point itself held at zero.
+
+    Minimises :math:`\|A w_c - b_c\|^2 + \lambda \|w_c\|^2` subject to :math:`w_c[\text{own}_c] = 0`
+    for every coil :math:`c`, with :math:`\lambda` = ``regularisation`` times the mean eigenvalue of
+    :math:`A^H A`. One factorisation serves all coils: the constraint's Lagrange multiplier needs
+    only the solution for the unit vector of the point itself.
+
+    Parameters
+    ----------
+    gram : complex128 ``(n, n)``, :math:`A^H A`
+    cross : complex128 ``(n, coil)``, :math:`A^H b`
+
+    Returns
+    -------
+    complex64 kernel ``(coil_out, coil_in, kh, kw)``
+    """
+    n, n_coils = cross.shape
+    load = regularisation * gram.diagonal().real.mean()
+    if not load > 0:
+        raise UserError("the kernel cannot be fitted: all samples around the missing points are 0")
+    factor = torch.linalg.cholesky(gram + load * torch.eye(n, device=gram.device))
+    coils = torch.arange(n_coils, device=gram.device)
+    own = coils * kernel_size**2 + kernel_size**2 // 2
+    unit = torch.zeros_like(cross)
+    unit[own, coils] = 1
+    free, pinned = torch.cholesky_solve(torch.cat([cross, unit], 1), factor).split(n_coils, 1)
+    weights = free - pinned * (free[own, coils] / pinned[own, coils])
+    return weights.mT.reshape(n_coils, n_coils, kernel_size, kernel_size).to(torch.complex64)
+
+
+@torch.no_grad()
+def fit_closed_form(
+    net: SpiritNet,
+    mask: Tensor,
+    data: KspaceSet,
+    *,
+    seed: int,
+    n_slices: int = 100,
+    n_equations: int = 200_000,
+    regularisation: float = 1e-6,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    r"""Set every kernel of ``net`` to the best one for ``mask``, first block to last.
+
+    Block :math:`b` predicts the missing points of the target from the current estimate :math:`x`:
+    :math:`\min_g \sum_{p \notin m} |(g * x)(p) - t(p)|^2 + \lambda |g|^2`, the calibration equation of
+    Lustig & Pauly (2010), eq. 6, over training slices in place of an ACS.
+
+    Parameters
+    ----------
+    net : changed in place
+    mask : bool ``(ky, kx)``
+    data : training slices; drawn at random over positions and scans, because a fit on one position
+        generalises badly
+    seed : of the draw
+    n_slices : how many slices, all of them if there are fewer
+    n_equations : missing points per block over all slices; many slices with few points each
+        generalise better than the reverse, at the same cost
+    regularisation : relative to the mean eigenvalue of the normal equations
+    advance : called after every block, for a progress bar
+    """
+    device = net.kernels.device
+    generator = torch.Generator().manual_seed(seed)
+    chosen = data.select(torch.randperm(len(data), generator=generator)[:n_slices])
+    mask = mask.to(device).float()
+    kspace, target = chosen.kspace.to(device) * mask, chosen.target.to(device)
+    missing = torch.nonzero(mask == 0)
+    if len(missing) == 0:
+        return
+    n_points = min(len(missing), max(1, n_equations // len(chosen)))
+    estimate = kspace.clone()
+    for block in range(net.n_blocks):
+        points = [
+            missing[torch.randperm(len(missing), generator=generator)[:n_points].to(device)]
+            for _ in range(len(chosen))
+        ]
+        gram, cross = normal_equations(estimate, target, points, net.kernel_size, net.boundary)
+        net.kernels[block] = solve_kernel(gram, cross, net.kernel_size, regularisation)
+        for i in range(0, len(chosen), 8):
+            part = slice(i, i + 8)
+            estimate[part] = net.block(block, estimate[part], kspace[part], mask)
+        advance()
+
+
+def normal_equations(
+    estimate: Tensor, target: Tensor, points: Sequence[Tensor], kernel_size: int, boundary: Boundary
+) -> tuple[Tensor, Tensor]:
+    r"""Sums of :math:`A^H A` and :math:`A^H b` over slices.
+
+    Parameters
+    ----------
+    estimate, target : complex ``(slice, coil, ky, kx)``
+    points : for each slice int64 ``(point, 2)``, where the target is predicted
+
+    Returns
+    -------
+    complex128 ``(n, n)`` and ``(n, coil)``, n = coils times kernel points
+    """
+    n_coils = estimate.shape[1]
+    n = n_coils * kernel_size**2
+    gram = torch.zeros((n, n), dtype=torch.complex128, device=estimate.device)
+    cross = torch.zeros((n, n_coils), dtype=torch.complex128, device=estimate.device)
+    for x, t, where in zip(estimate, target, points, strict=True):
+        rows, columns = where.unbind(1)
+        a = neighbours(x, kernel_size, boundary)[..., rows, columns].flatten(0, 2)
+        conjugate = a.conj().resolve_conj()
+        gram += conjugate @ a.mT
+        cross += conjugate @ t[:, rows, columns].mT
+    return gram, cross

@@ -1,0 +1,218 @@
+"""Gradient descent on a sampler and a reconstructor together, or on the reconstructor alone."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
+from kscout.learning.history import History
+from kscout.recon import Reconstructor
+from kscout.sampling import LearnedSampler, Sampler
+
+LossName = Literal["nmse_kspace", "nmse_image"]
+Rate = Annotated[float, Field(gt=0, lt=10)]
+
+
+def batch_nmse(estimate: Tensor, target: Tensor) -> Tensor:
+    r"""Squared error of the whole batch over its squared norm, :math:`\|e-t\|^2 / \|t\|^2`."""
+    return (estimate - target).abs().square().sum() / target.abs().square().sum()
+
+
+class JointModule(pl.LightningModule):
+    """Mask the k-space, complete it, and compare with what was there.
+
+    Parameters
+    ----------
+    sampler, reconstructor : both trained; a fixed sampler has nothing to train
+    to_image : k-space to magnitude images for the ``nmse_image`` loss
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        reconstructor: Reconstructor,
+        *,
+        loss: LossName,
+        mask_learning_rate: float,
+        learning_rate: float,
+        seed: int,
+        to_image: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        self.sampler, self.reconstructor = sampler, reconstructor
+        self.loss, self.seed, self.to_image = loss, seed, to_image
+        self.mask_learning_rate, self.learning_rate = mask_learning_rate, learning_rate
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [
+            {"params": list(self.sampler.parameters()), "lr": self.mask_learning_rate},
+            {"params": list(self.reconstructor.parameters()), "lr": self.learning_rate},
+        ]
+        return torch.optim.Adam([group for group in groups if group["params"]])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if isinstance(self.sampler, LearnedSampler):
+            self.sampler.anneal(self.global_step / self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        # A generator per step, not one that runs on: a resumed run draws what it would have drawn.
+        step_seed = (self.seed << 32) + self.global_step
+        loss = self.step(batch, self.sampler(torch.Generator().manual_seed(step_seed)))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val_loss", self.step(batch, self.sampler(None)), prog_bar=True)
+
+    def step(self, batch: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        kspace, target = batch
+        estimate = self.reconstructor(kspace * mask, mask)
+        if self.loss == "nmse_image":
+            return batch_nmse(self.to_image(estimate), self.to_image(target))
+        return batch_nmse(estimate, target)
+
+
+class _Slices(Dataset[tuple[Tensor, Tensor]]):
+    """Whole batches by one index each: copying slice by slice would cost more than a step."""
+
+    def __init__(self, data: KspaceSet) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        part = self.data.select(index)
+        return part.kspace, part.target
+
+
+def _loader(data: KspaceSet, batch_size: int, seed: int, *, shuffle: bool) -> DataLoader[Any]:
+    # The order of an epoch depends on (seed, epoch) alone, so that a resumed run sees the same.
+    order: DistributedSampler[Any] = DistributedSampler(
+        _Slices(data), num_replicas=1, rank=0, shuffle=shuffle, seed=seed
+    )
+    return DataLoader(
+        _Slices(data),
+        batch_size,
+        sampler=order,
+        collate_fn=lambda batch: batch,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def fit_jointly(
+    sampler: Sampler,
+    reconstructor: Reconstructor,
+    train: KspaceSet,
+    val: KspaceSet,
+    *,
+    folder: Path,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    mask_learning_rate: float,
+    loss: LossName = "nmse_kspace",
+    patience: int | None = None,
+    progress: bool = True,
+) -> History:
+    """Train by gradient descent; continue where ``folder`` says that an earlier run was stopped.
+
+    Both end at the epoch with the lowest validation loss (the last one without validation data).
+
+    Parameters
+    ----------
+    sampler, reconstructor : changed in place
+    train, val : slices; ``val`` may be empty
+    folder : gets ``metrics.csv`` and, after every epoch, ``training/last.ckpt``
+    seed : of the order of slices and of the sampler's noise
+    epochs : passes over ``train``
+    patience : stop after so many epochs without a better validation loss; ``None`` never does
+    progress : show a progress bar
+
+    Raises
+    ------
+    UserError
+        if nothing can be trained, the loss is not finite, or the checkpoint is of another shape
+    """
+    module = JointModule(
+        sampler,
+        reconstructor,
+        loss=loss,
+        mask_learning_rate=mask_learning_rate,
+        learning_rate=learning_rate,
+        seed=seed,
+        to_image=train.image,
+    )
+    if not any(p.requires_grad for p in module.parameters()):
+        raise UserError("nothing to train by gradient descent: set training.epochs to 0")
+    history = History(folder / "metrics.csv", sampler)
+    monitor = "val_loss" if len(val) else None
+    checkpoint = ModelCheckpoint(
+        folder / "training", "best", monitor=monitor, save_last=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [history, _FiniteLoss(), checkpoint]
+    if patience is not None and monitor:
+        callbacks.append(EarlyStopping(monitor, patience=patience))
+    if progress:
+        callbacks.append(RichProgressBar(leave=False))
+    last = folder / "training" / "last.ckpt"
+    _quieten()
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=epochs,
+        logger=False,
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    try:
+        trainer.fit(
+            module,
+            _loader(train, batch_size, seed, shuffle=True),
+            _loader(val, batch_size, seed, shuffle=False) if len(val) else None,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    except RuntimeError as error:
+        if "size mismatch" in str(error) or "Missing key" in str(error):
+            raise UserError(f"{last} is a checkpoint of another model: use a new folder") from error
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    module.cpu().load_state_dict(best["state_dict"])
+    return history
+
+
+class _FiniteLoss(Callback):
+    """Stop at once when training has diverged, rather than go on with NaN."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        if not torch.isfinite(outputs["loss"]):
+            raise UserError(
+                f"the training loss is not finite in epoch {trainer.current_epoch}: "
+                "use a lower learning rate"
+            )
+
+
+def _quieten() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*Checkpoint directory.*exists.*"):
+        warnings.filterwarnings("ignore", message)

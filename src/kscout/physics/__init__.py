@@ -1,0 +1,1 @@
+"""What the scanner does: Fourier transform, coils, noise, and the SPIRiT kernel."""

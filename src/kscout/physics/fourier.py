@@ -1,0 +1,55 @@
+"""Fourier transforms. The only FFT calls of the package are in this file.
+
+Convention: centred and orthonormal. Index ``n // 2`` of an axis is the centre, in image space
+and in k-space alike, so the transform is unitary: norms and noise levels carry over.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+
+def image_to_kspace(image: Tensor) -> Tensor:
+    """Centred orthonormal 2D Fourier transform over the last two axes.
+
+    Parameters
+    ----------
+    image : complex ``(..., y, x)``
+
+    Returns
+    -------
+    complex ``(..., ky, kx)``, DC at ``(ky // 2, kx // 2)``
+    """
+    shifted = torch.fft.ifftshift(image, dim=(-2, -1))
+    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
+
+
+def kspace_to_image(kspace: Tensor) -> Tensor:
+    """Inverse, and adjoint, of :func:`image_to_kspace`: ``(..., ky, kx)`` to ``(..., y, x)``."""
+    shifted = torch.fft.ifftshift(kspace, dim=(-2, -1))
+    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
+
+
+def plane_fft(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Plain (uncentred, unscaled) FFT over the last two axes, zero-padded to ``shape``.
+
+    The convolution of a SPIRiT kernel is a product between this and :func:`plane_ifft`.
+
+    Parameters
+    ----------
+    x : complex ``(..., ky, kx)``
+    shape : ``(ny, nx)``, at least ``(ky, kx)``
+    """
+    return torch.fft.fft2(x, s=tuple(shape))
+
+
+def plane_ifft(x: Tensor) -> Tensor:
+    """Inverse of :func:`plane_fft`, on the padded plane."""
+    return torch.fft.ifft2(x)
+
+
+def fast_length(n: int) -> int:
+    """Smallest length of at least ``n`` whose FFT is fast (small prime factors)."""
+    return int(next_fast_len(n, real=True))

@@ -1,0 +1,83 @@
+"""A stack of SPIRiT blocks: estimate each point from its neighbours, then put the data back."""
+
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
+from kscout.recon.base import Reconstructor
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"an odd number is needed, such as {size - 1} or {size + 1}")
+    return size
+
+
+class SpiritNet(Reconstructor):
+    r"""Unrolled SPIRiT with a kernel of its own in every block.
+
+    Block :math:`b` computes :math:`x \leftarrow y + (1 - m)\,(g_b * x)`, starting from the acquired
+    data :math:`x = y`: the calibration-consistency step of Lustig & Pauly (2010), eq. 2, followed by
+    exact data consistency (their POCS, fig. 3). A point never sees itself: the weight at the centre
+    of each coil's own kernel is zero.
+
+    Parameters
+    ----------
+    n_coils : coils of the data
+    seed : of the random initial kernels
+    n_blocks : number of blocks
+    kernel_size : width of the square kernels, odd
+    boundary : what lies outside the sampled plane, ``zero`` or its ``periodic`` continuation
+    """
+
+    off_centre: Tensor
+
+    def __init__(
+        self,
+        n_coils: int,
+        seed: int = 0,
+        *,
+        n_blocks: Annotated[int, Field(ge=1, description="number of SPIRiT blocks")] = 5,
+        kernel_size: Annotated[
+            int, Field(ge=3, description="width of the kernels, odd"), AfterValidator(_odd)
+        ] = 7,
+        boundary: Boundary = "zero",
+    ) -> None:
+        super().__init__()
+        self.boundary = boundary
+        shape = (n_blocks, n_coils, n_coils, kernel_size, kernel_size)
+        bound = (2 * n_coils * kernel_size**2) ** -0.5  # keeps the energy of white k-space
+        generator = torch.Generator().manual_seed(seed)
+        initial = torch.randn(shape, dtype=torch.complex64, generator=generator) * bound
+        self.kernels = nn.Parameter(initial)
+        off_centre = torch.ones(shape[1:])
+        off_centre[:, :, kernel_size // 2, kernel_size // 2].fill_diagonal_(0)
+        self.register_buffer("off_centre", off_centre)
+
+    @property
+    def n_blocks(self) -> int:
+        return self.kernels.shape[0]
+
+    @property
+    def kernel_size(self) -> int:
+        return self.kernels.shape[-1]
+
+    def kernel(self, block: int) -> Tensor:
+        """Kernel of one block, complex ``(coil_out, coil_in, kh, kw)``, its own centre zero."""
+        return self.kernels[block] * self.off_centre
+
+    def block(self, block: int, x: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
+        """One block: the estimate ``x`` made consistent with its neighbours and with the data."""
+        size = (self.kernel_size, self.kernel_size)
+        plane = transform_shape((x.shape[-2], x.shape[-1]), size, self.boundary)
+        return kspace + correlate(x, kernel_response(self.kernel(block), plane), 1 - mask)
+
+    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        kspace = kspace * mask
+        x = kspace
+        for block in range(self.n_blocks):
+            x = self.block(block, x, kspace, mask)
+        return x

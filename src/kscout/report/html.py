@@ -1,0 +1,161 @@
+"""The report as one HTML file that needs nothing else: no network, no other files."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kscout.atomic import atomic_path
+from kscout.errors import UserError
+from kscout.report import Run, figures, load_runs
+from kscout.report.table import COLUMNS, cells, rows, splits, warnings
+
+
+class Picture(NamedTuple):
+    """A figure as it stands in the page: base64 PNG, its width in page pixels, its caption."""
+
+    png: str
+    width: int
+    caption: str
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the report on one or more runs and on those that they were compared with.
+
+    The figures are also saved as PNG files in ``figures/`` of the first run.
+
+    Parameters
+    ----------
+    runs : run folders; each brings in ``compare/*``
+    out : the HTML file
+
+    Returns
+    -------
+    ``out``
+
+    Raises
+    ------
+    UserError
+        if a folder is no run, a file in it cannot be read, or an output cannot be written
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    loaded = load_runs(runs)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = page.from_string(files("kscout.report").joinpath("report.html").read_text("utf-8"))
+    folder = Path(runs[0]) / "figures"
+    text = template.render(
+        names=[run.label for run in loaded if run.path == run.root],
+        facts=_facts(loaded),
+        configs=[(run.label, run.config()[0]) for run in loaded if run.path == run.root],
+        columns=COLUMNS,
+        tables=[_table(loaded, split) for split in splits(loaded)],
+        sections=_sections(loaded, folder),
+    )
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return out
+
+
+def _table(runs: Sequence[Run], split: str) -> dict[str, Any]:
+    table = rows(runs, split)
+    kinds = [row["kind"] for row in table]
+    return {
+        "split": split,
+        "rows": list(zip(kinds, cells(table), strict=True)),
+        "warnings": warnings(table),
+    }
+
+
+def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What was compared, from the first finished run that the user named, or any other."""
+    finished = sorted((run for run in runs if run.results), key=lambda run: run.path != run.root)
+    facts = []
+    if finished:
+        run, results = finished[0], finished[0].results
+        assert results is not None
+        data = run.config()[1].get("data")
+        facts += [("data", str(data.get("kind", "-")))] if isinstance(data, dict) else []
+        a, b = results.voxel_size
+        facts += [
+            ("k-space plane (ky, kx)", f"{results.shape[0]} x {results.shape[1]}"),
+            ("pixel size", f"{a:.3g} x {b:.3g} mm"),
+            (
+                "budget",
+                f"{results.n_samples} samples (R={results.acceleration:.2f}), "
+                f"{results.n_acs} of them calibration (ACS)",
+            ),
+        ]
+        for split in splits(runs):
+            scored = results.summary.get(split)
+            if scored:
+                count = f"{scored.get('n_slices')} slices of {scored.get('n_volumes')} volumes"
+                facts.append((f"scored on {split}", count))
+    unfinished = len(runs) - len(finished)
+    tail = f", {unfinished} unfinished" if unfinished else ""
+    return [*facts, ("methods", f"{len(finished)} finished{tail}")]
+
+
+def _sections(runs: Sequence[Run], folder: Path) -> list[tuple[str, list[Picture]]]:
+    """Titles and pictures, in the order of the page; empty sections left out."""
+    sections: dict[str, list[Picture]] = {}
+    for name, section, caption, figure in list(_drawn(runs)):  # read everything, then write
+        if figure is not None:
+            sections.setdefault(section, []).append(_picture(figure, folder / name, caption))
+    return list(sections.items())
+
+
+def _drawn(runs: Sequence[Run]) -> Iterator[tuple[str, str, str, Any]]:
+    """File name, section, caption and figure of every picture."""
+    for split in splits(runs):
+        yield (
+            f"psnr_{_file_name(split)}.png",
+            "Image quality",
+            f"Image quality on {split}: dot, mean over slices; bar, its 95 % interval over "
+            "volumes. Blue: fixed masks. Orange: learned.",
+            figures.psnr(runs, split),
+        )
+    yield (
+        "reconstructions.png",
+        "Reconstructions",
+        "One slice of the test data. All images share one grey scale (white: the 99.9th "
+        "percentile of the reference); all error maps share another, magnified as written. "
+        "The zoom is the framed window; the NMSE is that of the image shown. Methods that did not "
+        "keep this slice are left out.",
+        figures.reconstructions(runs),
+    )
+    yield (
+        "masks.png",
+        "Masks",
+        "White: acquired. DC is in the centre, ky runs downwards, kx to the right.",
+        figures.masks(runs),
+    )
+    for run in runs:
+        if run.results:
+            yield (
+                f"mask_history_{_file_name(run.label)}.png",
+                "How the mask was learned",
+                f"{run.label}. Orange: points that the mask did not have at the start.",
+                figures.mask_history(run),
+            )
+    yield (
+        "losses.png",
+        "Training",
+        "Validation loss, solid; training loss, dashed.",
+        figures.losses(runs),
+    )
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)
+
+
+def _picture(figure: Any, path: Path, caption: str) -> Picture:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=figures.RESOLUTION)
+    try:
+        png = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read back: {error.strerror}") from error
+    return Picture(png, round(figure.get_size_inches()[0] * 100), caption)

@@ -1,0 +1,206 @@
+"""The table of methods: one source for the terminal, for Markdown and for the HTML report."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kscout.report import Run
+
+Row = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """What stands in one place of the table; ``interval`` is empty where there is none."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+
+
+class Column(NamedTuple):
+    """A column: key in a row, title, how a value is written, and which value is the best."""
+
+    key: str
+    title: str
+    write: Callable[[Any], Cell]
+    best: Callable[..., float] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.write is Cell
+
+
+def _scientific(value: dict[str, float]) -> Cell:
+    """Mean and bounds with the mean's power of ten: ``3.10e-05 [2.90, 3.30]``."""
+    mean, low, high = value["mean"], value["low"], value["high"]
+    if not math.isfinite(mean) or mean <= 0:
+        return Cell(f"{mean:g}")
+    text = f"{mean:.2e}"
+    unit = float("1e" + text.split("e")[1])
+    return Cell(text, f"[{low / unit:.2f}, {high / unit:.2f}]")
+
+
+def _fixed(digits: int) -> Callable[[dict[str, float]], Cell]:
+    def write(value: dict[str, float]) -> Cell:
+        mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+        return Cell(mean, f"[{low}, {high}]")
+
+    return write
+
+
+def _seconds(value: float) -> Cell:
+    return Cell(f"{value:.1f}" if value < 100 else f"{value:.0f}")
+
+
+COLUMNS = (
+    Column("method", "method", Cell),
+    Column("kind", "kind", Cell),
+    Column("samples", "samples", lambda n: Cell(str(n))),
+    Column("R", "R", lambda r: Cell(f"{r:.2f}")),
+    Column("nmse_kspace", "NMSE k-space", _scientific, min),
+    Column("psnr", "PSNR dB", _fixed(2), max),
+    Column("ssim", "SSIM", _fixed(4), max),
+    Column("psnr_foreground", "PSNR dB foreground", _fixed(2), max),
+    Column("ssim_foreground", "SSIM foreground", _fixed(4), max),
+    Column("seconds", "seconds", _seconds),
+)
+WIDE = 100
+"""Characters of a terminal that has room for a mean and its interval on one line."""
+
+INTERVALS = ("nmse_kspace", "psnr", "ssim", "psnr_foreground", "ssim_foreground")
+
+
+def splits(runs: Sequence[Run]) -> list[str]:
+    """The test conditions that any run was scored on, ``test`` first."""
+    names = {name for run in runs if run.results for name in run.results.summary}
+    return sorted(name for name in names if name.startswith("test")) or ["test"]
+
+
+def rows(runs: Sequence[Run], split: str = "test") -> list[Row]:
+    """One plain dict per run: fixed masks first, then learned ones, each from the best NMSE on.
+
+    Keys are those of :data:`COLUMNS`; metrics are ``{"mean", "low", "high"}``. A value that a run
+    lacks is None: everything but the name for a run that is unfinished, which comes last.
+    """
+    return sorted((_row(run, split) for run in runs), key=_order)
+
+
+def _row(run: Run, split: str) -> Row:
+    results = run.results
+    if results is None:
+        empty = dict.fromkeys(column.key for column in COLUMNS)
+        return {**empty, "method": f"{run.label} (unfinished: {run.state})"}
+    found = {metric: results.interval(split, metric) for metric in INTERVALS}
+    return {
+        "method": run.label,
+        "kind": "learned" if results.learned else "fixed",
+        "samples": results.n_samples,
+        "R": results.acceleration,
+        **{metric: interval and interval.model_dump() for metric, interval in found.items()},
+        "seconds": results.seconds,
+    }
+
+
+def _order(row: Row) -> tuple[int, float]:
+    nmse = row["nmse_kspace"]["mean"] if row["nmse_kspace"] else math.inf
+    return {"fixed": 0, "learned": 1}.get(row["kind"], 2), nmse
+
+
+def cells(table: Sequence[Row]) -> list[list[Cell]]:
+    """The rows as text, the best mean of each metric marked (several where they read the same)."""
+    columns = [_column_cells(table, column) for column in COLUMNS]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _column_cells(table: Sequence[Row], column: Column) -> list[Cell]:
+    written = [
+        Cell("-") if row[column.key] is None else column.write(row[column.key]) for row in table
+    ]
+    means = [row[column.key]["mean"] for row in table if column.best and row[column.key]]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    if column.best is None or len(means) < 2 or not finite:
+        return written
+    value = column.best(finite)
+    best = column.write({"mean": value, "low": value, "high": value}).text
+    return [cell._replace(best=cell.text == best) for cell in written]
+
+
+def warnings(table: Sequence[Row]) -> list[str]:
+    """What makes the comparison unequal, one line each."""
+    counts = sorted({row["samples"] for row in table if row["samples"] is not None})
+    if len(counts) < 2:
+        return []
+    return [f"sample counts differ between methods: {counts[0]} to {counts[-1]} points"]
+
+
+def print_table(runs: Sequence[Run], console: Console) -> None:
+    """Print one table per test condition: mean over slices, and the 95 % interval of the NMSE."""
+    for split in splits(runs):
+        table = rows(runs, split)
+        grid = Table(
+            title=f"{split}: mean over slices [95 % interval], best in bold; fg: foreground",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+        )
+        for column in COLUMNS:
+            title = column.title.replace("dB foreground", "fg").replace("foreground", "fg")
+            grid.add_column(
+                title.replace(" ", "\n"),
+                justify="left" if column.is_text else "right",
+                no_wrap=column.key != "method",
+                min_width=10 if column.key == "method" else None,
+                overflow="fold",
+            )
+        for line in cells(table):
+            grid.add_row(*(_terminal(*pair, console.width) for pair in _paired(line)))
+        console.print(grid)
+        for warning in warnings(table):
+            console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _paired(line: Sequence[Cell]) -> list[tuple[Cell, Column]]:
+    return list(zip(line, COLUMNS, strict=True))
+
+
+def _short(cell: Cell, column: Column) -> str:
+    """Only the first metric shows its interval where width is scarce."""
+    return f"{cell.text} {cell.interval}" if column.key == "nmse_kspace" else cell.text
+
+
+def _terminal(cell: Cell, column: Column, width: int) -> Text:
+    text = _short(cell, column).strip()
+    if width < WIDE and column.key == "nmse_kspace":
+        text = text.replace(" [", "\n[")
+    return Text(text, style="bold green" if cell.best else "")
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """The same tables in Markdown, the best values in bold."""
+    parts = []
+    for split in splits(runs):
+        table = rows(runs, split)
+        lines = [
+            f"**{split}** (mean over slices)",
+            "",
+            _line([column.title for column in COLUMNS]),
+            _line(["---" if c.is_text else "---:" for c in COLUMNS]),
+            *(_line([_marked(*pair) for pair in _paired(line)]) for line in cells(table)),
+        ]
+        for warning in warnings(table):
+            lines += ["", f"Warning: {warning}."]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _marked(cell: Cell, column: Column) -> str:
+    text = _short(cell, column).strip().replace("|", "\\|")
+    return f"**{text}**" if cell.best else text
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"

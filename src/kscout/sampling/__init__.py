@@ -1,0 +1,23 @@
+"""Samplers: which points of k-space to acquire, to an exact budget.
+
+To add a fixed mask, write a function in ``fixed.py`` and add it to its dict; to add a learned
+sampler, write a class in ``learned.py`` and add it to its dict. Positional arguments come from the
+experiment; keyword-only arguments are what a configuration may set, and their annotations are its
+validation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kscout.sampling.base import FixedSampler, Sampler
+from kscout.sampling.budget import Budget
+from kscout.sampling.fixed import FIXED_MASKS
+from kscout.sampling.learned import LEARNED_SAMPLERS, LearnedSampler
+
+SAMPLERS: dict[str, Callable[..., Any]] = {**FIXED_MASKS, **LEARNED_SAMPLERS}
+
+
+def build_sampler(kind: str, budget: Budget, seed: int, **options: Any) -> Sampler:
+    """The sampler of that kind, fixed or learned."""
+    made = SAMPLERS[kind](budget, seed, **options)
+    return made if isinstance(made, LearnedSampler) else FixedSampler(budget, made)

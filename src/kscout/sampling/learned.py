@@ -1,0 +1,228 @@
+"""Samplers that learn: scores that training moves, and a binary mask of the exact budget."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from kscout.errors import UserError
+from kscout.sampling.base import Sampler
+from kscout.sampling.budget import Budget, fit_to_budget, squared_radius, take_highest
+from kscout.sampling.fixed import FIXED_MASKS, from_file
+from kscout.sampling.tiles import check_tile, repeat_tile
+
+
+def _known_init(init: str) -> str:
+    names = ["flat", "density", *(name for name in FIXED_MASKS if name != "file")]
+    if init not in names and not init.endswith(".npy"):
+        raise ValueError(f"valid is {', '.join(names)}, or the path of a .npy mask")
+    return init
+
+
+Init = Annotated[str, AfterValidator(_known_init), Field(description="initial mask")]
+Activation = Literal["deterministic", "stochastic"]
+Noise = Annotated[float, Field(ge=0, description="noise on the probabilities at the first step")]
+Slope = Annotated[float, Field(gt=0, description="slope of the sigmoid from score to probability")]
+
+
+class LearnedSampler(Sampler):
+    r"""Scores to a mask that is binary forwards and smooth backwards.
+
+    Probabilities are :math:`p = \sigma(s\,w)` of the scores :math:`w`; those ranked highest are
+    acquired, to the exact budget; gradients pass as if the mask were :math:`p` (straight-through,
+    Bengio et al. 2013; for k-space, LOUPE, Bahadir et al. 2020, and Zhang et al. 2020). While
+    training, noise that :meth:`anneal` takes to zero lets points near the threshold change places:
+    Gaussian on :math:`p` (``deterministic``), or the uniform threshold of a Bernoulli draw with
+    exact count, :math:`p - u` (``stochastic``). :meth:`mask` never has noise.
+
+    Parameters
+    ----------
+    budget : what every mask spends
+    seed : of the small differences between equal initial scores
+    init : initial probabilities: ``flat``, ``density`` (falling from DC), the name of a fixed mask,
+        or a file with a mask (.npy)
+    slope, noise, activation : as above
+    """
+
+    noise_level: Tensor
+
+    def __init__(
+        self,
+        budget: Budget,
+        seed: int,
+        *,
+        init: str,
+        slope: float,
+        noise: float,
+        activation: Activation,
+    ) -> None:
+        super().__init__(budget)
+        self.slope, self.noise, self.activation = slope, noise, activation
+        probability = self.reduce(initial_probability(init, budget, seed))
+        generator = torch.Generator().manual_seed(seed)
+        jitter = 0.02 * torch.randn(probability.shape, generator=generator)
+        self.scores = nn.Parameter((0.25 + 0.5 * probability).logit() / slope + jitter / slope)
+        self.register_buffer("noise_level", torch.tensor(noise))
+
+    def reduce(self, plane: Tensor) -> Tensor:
+        """Values on the plane ``(ky, kx)`` to the scores' shape, averaging what they share."""
+        raise NotImplementedError
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Values of the scores' shape to the plane ``(ky, kx)``."""
+        raise NotImplementedError
+
+    def choose(self, ranking: Tensor) -> Tensor:
+        """The mask, bool ``(ky, kx)``, that takes the highest of ``ranking`` to the budget."""
+        raise NotImplementedError
+
+    def anneal(self, fraction_done: float) -> None:
+        """Set the noise for the point that training has reached: all at 0, none at 1."""
+        self.noise_level.fill_(self.noise * max(0.0, 1.0 - fraction_done))
+
+    def forward(self, generator: torch.Generator | None = None) -> Tensor:
+        probability = torch.sigmoid(self.slope * self.scores)
+        ranking = probability.detach()
+        if generator is not None:
+            shape, device = ranking.shape, generator.device
+            if self.activation == "stochastic":
+                draw = -torch.rand(shape, generator=generator, device=device)
+            else:
+                draw = torch.randn(shape, generator=generator, device=device)
+            ranking = ranking + self.noise_level * draw.to(ranking.device)
+        smooth = self.expand(probability)
+        return self.choose(ranking).float() + (smooth - smooth.detach())
+
+
+class GlobalSampler(LearnedSampler):
+    """One score for every point of the plane."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        seed: int,
+        *,
+        init: Init = "flat",
+        slope: Slope = 1.0,
+        noise: Noise = 0.1,
+        activation: Activation = "deterministic",
+    ) -> None:
+        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+
+    def reduce(self, plane: Tensor) -> Tensor:
+        return plane
+
+    def expand(self, values: Tensor) -> Tensor:
+        return values
+
+    def choose(self, ranking: Tensor) -> Tensor:
+        return take_highest(ranking, self.budget)
+
+
+class TileSampler(LearnedSampler):
+    """A small tile of scores, repeated over the plane and cropped.
+
+    The tile holds the whole number of points nearest to its share of the budget; what the plane's
+    odd edges and the ACS leave over is settled at the outermost points (``fit_to_budget``).
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        seed: int,
+        *,
+        init: Init = "flat",
+        tile: tuple[int, int] = (4, 4),
+        slope: Slope = 1.0,
+        noise: Noise = 0.1,
+        activation: Activation = "deterministic",
+    ) -> None:
+        check_tile(tile, budget.shape)
+        self.tile, self.tile_budget = tile, tile_budget(tile, budget)
+        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+
+    def reduce(self, plane: Tensor) -> Tensor:
+        h, w = self.tile
+        sums, counts = plane.new_zeros(h, w), plane.new_zeros(h, w)
+        rows = (torch.arange(plane.shape[0]) - plane.shape[0] // 2) % h
+        columns = (torch.arange(plane.shape[1]) - plane.shape[1] // 2) % w
+        index = (rows[:, None].expand(plane.shape), columns[None].expand(plane.shape))
+        sums.index_put_(index, plane, accumulate=True)
+        counts.index_put_(index, torch.ones_like(plane), accumulate=True)
+        return sums / counts
+
+    def expand(self, values: Tensor) -> Tensor:
+        return repeat_tile(values, self.budget.shape)
+
+    def choose(self, ranking: Tensor) -> Tensor:
+        chosen = take_highest(ranking, self.tile_budget)
+        return fit_to_budget(self.expand(chosen), self.budget)
+
+
+class LineSampler(LearnedSampler):
+    """One score for every column: whole phase-encode lines are acquired or left out."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        seed: int,
+        *,
+        init: Init = "flat",
+        slope: Slope = 1.0,
+        noise: Noise = 0.1,
+        activation: Activation = "deterministic",
+    ) -> None:
+        n_rows, n_columns = budget.shape
+        n_lines, left_over = divmod(budget.n_samples, n_rows)
+        if left_over:
+            lower = max(1, n_lines)
+            raise UserError(
+                f"lines need a budget of whole columns: {budget.n_samples} is not a multiple of "
+                f"{n_rows}; valid next to it: n_lines {lower} or {lower + 1}"
+            )
+        acs = budget.acs.all(0)
+        if budget.n_acs != int(acs.sum()) * n_rows:
+            raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
+        self.line_budget = Budget((1, n_columns), n_lines, acs[None])
+        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+
+    def reduce(self, plane: Tensor) -> Tensor:
+        return plane.mean(0, keepdim=True)
+
+    def expand(self, values: Tensor) -> Tensor:
+        return values.expand(self.budget.shape)
+
+    def choose(self, ranking: Tensor) -> Tensor:
+        return self.expand(take_highest(ranking, self.line_budget))
+
+
+def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:
+    """The tile's share of the budget, to the nearest whole number of points."""
+    n_points = round(tile[0] * tile[1] / budget.acceleration)
+    if n_points < 1:
+        raise UserError(
+            f"a tile of {tile[0]}x{tile[1]} has no point left at an acceleration of "
+            f"{budget.acceleration:.3g}: take a larger tile"
+        )
+    return Budget(tile, n_points, torch.zeros(tile, dtype=torch.bool))
+
+
+def initial_probability(init: str, budget: Budget, seed: int) -> Tensor:
+    """What ``init`` names, float ``(ky, kx)`` in [0, 1]."""
+    if init == "flat":
+        return torch.full(budget.shape, 0.5)
+    if init == "density":
+        radius = squared_radius(budget.shape).sqrt() / 2**0.5
+        return (1 - radius).clamp_min(0).pow(3).float()
+    if init in FIXED_MASKS and init != "file":
+        return FIXED_MASKS[init](budget, seed).float()
+    return from_file(budget, seed, path=Path(init)).float()
+
+
+LEARNED_SAMPLERS: dict[str, type[LearnedSampler]] = {
+    "global": GlobalSampler,
+    "tile": TileSampler,
+    "lines": LineSampler,
+}

@@ -1,0 +1,77 @@
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from kscout.data.files import read_geometry, read_kspace
+from kscout.data.slices import KspaceSet
+from kscout.data.writers import write_hdf5, write_nifti, write_splits
+from kscout.errors import UserError
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image
+
+
+def test_hdf5_reopens_with_the_same_numbers(tmp_path, kspace):
+    path = tmp_path / "a.h5"
+    write_hdf5(path, kspace, voxel_size=(0.5, 2.0), quarter_turns=3)
+    assert torch.equal(read_kspace(path), kspace)
+    assert read_geometry(path) == ((0.5, 2.0), 3)
+    rss = root_sum_of_squares(kspace_to_image(kspace)).numpy()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["reconstruction_rss"], rss)
+        assert file.attrs["max"] == rss.max()
+        assert file.attrs["norm"] == pytest.approx(np.linalg.norm(rss), rel=1e-5)
+
+
+def test_nifti_reopens_with_the_same_numbers(tmp_path, kspace):
+    write_nifti(tmp_path / "coils.nii", kspace, voxel_size=(0.5, 2.0), slice_thickness=3.0)
+    write_nifti(tmp_path / "image.nii.gz", kspace[:, 0].abs())
+    coils = nibabel.load(tmp_path / "coils.nii")
+    np.testing.assert_array_equal(coils.dataobj, kspace.permute(2, 3, 0, 1))
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(coils.affine), (0.5, 2.0, 3.0))
+    image = nibabel.load(tmp_path / "image.nii.gz")
+    np.testing.assert_array_equal(image.dataobj, kspace[:, 0].abs().permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("quarter_turns", range(4))
+def test_nifti_is_upright_where_the_picture_is(tmp_path, quarter_turns):
+    image = torch.zeros(1, 5, 8)
+    image[0, 1, 6] = 1
+    write_nifti(tmp_path / "a.nii", image, quarter_turns=quarter_turns)
+    affine = nibabel.load(tmp_path / "a.nii").affine
+    right, front, _, _ = affine @ (1, 6, 0, 1) - affine @ (2, 4, 0, 1)
+    picture = np.rot90(image[0].numpy(), quarter_turns)
+    row, column = np.argwhere(picture)[0]
+    centre = torch.zeros(5, 8)
+    centre[2, 4] = 1
+    row0, column0 = np.argwhere(np.rot90(centre.numpy(), quarter_turns))[0]
+    assert (right, front) == (column - column0, row0 - row)
+    np.testing.assert_allclose(affine @ (2, 4, 0, 1), (0, 0, 0, 1))
+    assert np.linalg.det(affine) > 0
+
+
+def test_volumes_of_a_source_are_written_without_the_coil_scale(tmp_path, kspace):
+    scale = torch.tensor([1.0, 2.0, 4.0])
+    scaled = kspace * scale[:, None, None]
+    noise_free = scaled * 0.5
+    part = KspaceSet(scaled, noise_free, torch.tensor([4, 9]), scale, (0.5, 2.0), 1)
+    paths = write_splits({"train": part}, tmp_path)
+    assert [p.name for p in paths] == ["volume_004.h5", "volume_009.h5"]
+    assert torch.allclose(read_kspace(paths[1]), kspace[1:])
+    folder = tmp_path / "train"
+    rss = nibabel.load(folder / "volume_009_rss.nii").get_fdata()
+    image = nibabel.load(folder / "volume_009_image.nii").get_fdata()
+    coils = np.asarray(nibabel.load(folder / "volume_009_coils.nii").dataobj)
+    np.testing.assert_allclose(image, 0.5 * rss, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(coils, axis=-1), rss, rtol=1e-5)
+
+
+def test_unwritable_output_is_named(tmp_path, kspace):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_hdf5(tmp_path / "file" / "a.h5", kspace)
+    with pytest.raises(UserError, match="cannot write"):
+        write_nifti(tmp_path / "file" / "a.nii", kspace)
+    with pytest.raises(UserError, match=r"ends in \.nii"):
+        write_nifti(tmp_path / "a.png", kspace)

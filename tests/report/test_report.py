@@ -1,0 +1,279 @@
+"""The report, on small synthetic run folders."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kscout.errors import UserError
+from kscout.report import figures, load_runs
+from kscout.report.html import write_report
+from kscout.report.table import COLUMNS, cells, markdown, print_table, rows, warnings
+
+SHAPE = (13, 18)
+
+
+def write_run(
+    path: Path,
+    name: str,
+    nmse: float,
+    *,
+    learned: bool = False,
+    n_samples: int = 60,
+    **changes: Any,
+) -> Path:
+    """A finished run folder whose numbers follow from ``nmse``."""
+    rng = np.random.default_rng(sum(name.encode()))
+    path.mkdir(parents=True)
+    masks = np.zeros((4 if learned else 1, SHAPE[0] * SHAPE[1]), dtype=bool)
+    for mask in masks:
+        mask[rng.permutation(mask.size)[:n_samples]] = True
+    masks = masks.reshape(-1, *SHAPE)
+    y, x = np.ogrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
+    reference = np.stack([(x**2 + y**2 < 0.7) * (1 + scale * x * y) for scale in (0.5, 0.9)])
+    noise = rng.normal(size=reference.shape) * nmse**0.5
+
+    def interval(value: float) -> dict[str, float]:
+        return {"mean": value, "low": 0.9 * value, "high": 1.1 * value}
+
+    decibel = -10 * float(np.log10(nmse))
+    scores = {
+        "nmse_kspace": interval(nmse), "nmse": interval(nmse), "psnr": interval(decibel),
+        "ssim": interval(1 - nmse), "nmse_foreground": interval(nmse),
+        "psnr_foreground": interval(decibel - 3), "ssim_foreground": interval(1 - 2 * nmse),
+    }  # fmt: skip
+    results = {
+        "name": name, "sampler": {"kind": name}, "reconstructor": {"kind": "spirit_net"},
+        "learned": learned, "shape": SHAPE, "n_samples": n_samples, "n_acs": 0,
+        "acceleration": SHAPE[0] * SHAPE[1] / n_samples, "seconds": 12.34,
+        "n_points_changed": 7 if learned else None, "voxel_size": [2.0, 1.0], "quarter_turns": 1,
+        "summary": {"test": {**scores, "n_slices": 8, "n_volumes": 2}}, **changes,
+    }  # fmt: skip
+    status = {"state": "finished", "started": "", "ended": "", "error": None}
+    (path / "status.json").write_text(json.dumps(status))
+    (path / "results.json").write_text(json.dumps(results))
+    (path / "config.yaml").write_text("data:\n  kind: brain\n  note: '<b>&'\n")
+    np.save(path / "mask.npy", masks[-1])
+    np.savez(
+        path / "examples.npz",
+        reference=reference.astype(np.float32),
+        reconstruction=(reference + noise).astype(np.float32),
+        zero_filled=(reference + 3 * noise).astype(np.float32),
+        volume=np.array([3, 3]),
+        slice=np.array([0, 5]),
+    )
+    if learned:
+        np.save(path / "mask_history.npy", masks)
+        log = ["epoch,train_loss,val_loss,n_points_changed"]
+        log += [f"{epoch},{0.1 / (epoch + 1)},{0.2 / (epoch + 1)},4" for epoch in range(3)]
+        (path / "metrics.csv").write_text("\n".join(log))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of few dots: drawing them takes most of the time of these tests."""
+    monkeypatch.setattr(figures, "RESOLUTION", 30)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A learned run compared with two fixed masks and another learned one."""
+    root = write_run(tmp_path / "tile", "learned tile", 1e-4, learned=True)
+    write_run(root / "compare/points", "random <points>", 9e-3)
+    write_run(root / "compare/caipi", "caipirinha", 3e-4)
+    write_run(root / "compare/global", "learned global", 2e-4, learned=True)
+    return root
+
+
+def unfinish(path: Path, state: str = "running") -> None:
+    (path / "status.json").write_text(json.dumps({"state": state}))
+
+
+def test_rows_put_baselines_first_and_the_best_first_among_them(run: Path) -> None:
+    table = rows(load_runs([run]))
+    assert [row["method"] for row in table] == [
+        "caipirinha", "random <points>", "learned tile", "learned global",
+    ]  # fmt: skip
+    assert table[0]["kind"] == "fixed"
+    assert table[0]["samples"] == 60
+    assert table[0]["R"] == pytest.approx(13 * 18 / 60)
+    assert table[0]["psnr"]["mean"] == pytest.approx(35.229, abs=1e-3)
+    assert warnings(table) == []
+
+
+def test_cells_mark_the_best_value_only(run: Path) -> None:
+    table = cells(rows(load_runs([run])))
+    column = [c.key for c in COLUMNS].index("nmse_kspace")
+    assert table[0][column].text == "3.00e-04"
+    assert table[0][column].interval == "[2.70, 3.30]"
+    assert [line[column].best for line in table] == [False, False, True, False]
+    assert not any(cell.best for line in table for cell in line[:4])
+
+
+def test_unfinished_runs_are_listed_last_and_as_such(run: Path) -> None:
+    unfinish(run / "compare/caipi", "failed")
+    table = rows(load_runs([run]))
+    assert table[-1]["method"] == "caipi (unfinished: failed)"
+    assert table[-1]["kind"] is None
+    assert table[-1]["psnr"] is None
+
+
+def test_terminal_and_markdown_show_the_same_table(run: Path) -> None:
+    write_run(run / "compare/odd", "odd [red]|one", 5e-2, n_samples=61)
+    runs = load_runs([run])
+    console = Console(width=200, record=True)
+    print_table(runs, console)
+    terminal, text = console.export_text(), markdown(runs)
+    for line in cells(rows(runs)):
+        for cell in line:
+            assert cell.text in terminal
+            assert cell.text.replace("|", "\\|") in text
+    for shown in (terminal, text):
+        assert "sample counts differ between methods: 60 to 61 points" in shown
+    assert "**1.00e-04 [0.90, 1.10]**" in text
+
+
+def test_every_test_condition_has_its_own_table(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["summary"]["test_coils"] = results["summary"]["test"]
+    results["summary"]["val"] = results["summary"]["test"]
+    (run / "results.json").write_text(json.dumps(results))
+    text = markdown(load_runs([run]))
+    assert "**test_coils**" in text
+    assert "**val**" not in text
+
+
+def test_names_that_occur_twice_are_told_apart(run: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "second", "learned tile", 1e-4, learned=True)
+    labels = [r.label for r in load_runs([run, tmp_path / "second", run])]
+    assert labels.count("learned tile (tile)") == 1
+    assert labels.count("learned tile (second)") == 1
+    assert len(labels) == 5
+
+
+def test_report_is_self_contained_and_escaped(run: Path, tmp_path: Path) -> None:
+    out = write_report([run], tmp_path / "out" / "report.html")
+    text = out.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|<script|<link|src=\"(?!data:)", text)
+    assert "random &lt;points&gt;" in text
+    assert "random <points>" not in text
+    assert "&lt;b&gt;&amp;" in text
+    names = {path.name for path in (run / "figures").iterdir()}
+    assert names == {
+        "psnr_test.png", "reconstructions.png", "masks.png", "losses.png",
+        "mask_history_learned_tile.png", "mask_history_learned_global.png",
+    }  # fmt: skip
+    assert text.count("data:image/png;base64,") == len(names)
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+
+
+def test_report_of_a_single_fixed_run_and_of_nothing_finished(run: Path, tmp_path: Path) -> None:
+    alone = run / "compare/caipi"
+    assert "caipirinha" in write_report([alone], tmp_path / "a.html").read_text(encoding="utf-8")
+    unfinish(alone)
+    text = write_report([alone], tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "unfinished: running" in text
+    assert "data:image" not in text
+
+
+def test_many_methods_do_not_widen_the_figures(run: Path) -> None:
+    for i in range(8):
+        write_run(run / f"compare/m{i}", f"a method with rather a long name, number {i}", 0.01 + i)
+    runs = load_runs([run])
+    for figure in (figures.masks(runs), figures.reconstructions(runs), figures.psnr(runs)):
+        assert figure is not None
+        assert figure.get_size_inches()[0] * 100 <= figures.WIDTH + 1
+        boxes = [axes.get_position() for axes in figure.axes]
+        assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= 1 and b.y1 <= 1 for b in boxes)
+        overlaps = [a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]]
+        assert not any(overlaps)
+
+
+def test_pictures_have_one_grey_scale_and_the_right_aspect(run: Path) -> None:
+    figure = figures.reconstructions(load_runs([run]))
+    assert figure is not None
+    greys = [i for a in figure.axes for i in a.get_images() if i.get_array().shape != (1, 256)]
+    limits = {image.get_clim() for image in greys if image.get_cmap().name == "gray"}
+    errors = {image.get_clim() for image in greys if image.get_cmap().name == figures.ERROR_MAP}
+    assert len(limits) == len(errors) == 1
+    shape = greys[0].get_array().shape
+    assert shape == SHAPE[::-1]  # a quarter turn
+    box = greys[0].axes.get_position()
+    height, width = box.height * figure.get_figheight(), box.width * figure.get_figwidth()
+    # 13 pixels of 2 mm now run along x, 18 of 1 mm along y
+    assert height / width == pytest.approx(18 / 26)
+
+
+BREAK: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "no run": ("status.json", lambda p: (p / "status.json").unlink()),
+    "json": ("results.json", lambda p: (p / "results.json").write_text('{"name": ')),
+    "field": ("results.json: n_samples", lambda p: _edit(p, "n_samples", "many")),
+    "missing": ("mask.npy", lambda p: (p / "mask.npy").unlink()),
+    "truncated": ("mask.npy", lambda p: (p / "mask.npy").write_bytes(b"\x93NUMPY\x01")),
+    "pickle": (
+        "mask.npy", lambda p: np.save(p / "mask.npy", np.array([{}]), allow_pickle=True)
+    ),
+    "shape": ("mask.npy", lambda p: np.save(p / "mask.npy", np.ones((3, 3), bool))),
+    "npz": ("examples.npz", lambda p: (p / "examples.npz").write_bytes(b"PK\x03\x04")),
+    "keys": ("examples.npz", lambda p: np.savez(p / "examples.npz", reference=np.ones(3))),
+    "csv": ("metrics.csv", lambda p: (p / "metrics.csv").write_text("epoch,loss\n0,1\n")),
+    "yaml": ("config.yaml", lambda p: (p / "config.yaml").write_text("a: [")),
+    "history": (
+        "mask_history.npy", lambda p: np.save(p / "mask_history.npy", np.ones((0, *SHAPE), bool))
+    ),
+}  # fmt: skip
+
+
+def _edit(path: Path, key: str, value: object) -> None:
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps(results | {key: value}))
+
+
+@pytest.mark.parametrize("fault", BREAK)
+def test_a_broken_run_is_one_line_that_names_the_file(
+    run: Path, tmp_path: Path, fault: str
+) -> None:
+    named, break_it = BREAK[fault]
+    shutil.rmtree(run / "compare")
+    break_it(run)
+    with pytest.raises(UserError) as caught:
+        write_report([run], tmp_path / "report.html")
+    assert named in str(caught.value)
+    assert str(run) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+    assert not (run / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["mask.npy", "examples.npz", "results.json", "metrics.csv"])
+def test_mutated_files_give_a_result_or_a_user_error(run: Path, name: str) -> None:
+    whole = (run / name).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(len(broken), size=rng.integers(1, 4)):
+            broken[place] = rng.integers(256)
+        (run / name).write_bytes(broken)
+        with suppress(UserError):
+            for one in load_runs([run]):
+                if one.results:
+                    one.mask(), one.examples(), one.losses()
+
+
+def test_an_unwritable_output_is_one_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*report\.html"):
+        write_report([run / "compare/caipi"], tmp_path / "file" / "report.html")
+
+
+def test_no_runs_is_an_error() -> None:
+    with pytest.raises(UserError, match="at least one run"):
+        load_runs([])
