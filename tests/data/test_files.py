@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import h5py
@@ -66,8 +67,8 @@ def bad_array(kind):
         "rank 1": good[0, 0, 0],
         "rank 5": good[None],
         "empty": good[:0],
-        "zeros": 0 * good,
-        "too large for complex64": good.astype(np.complex128) * 1e60,
+        "zeros": np.zeros_like(good),
+        "too large for complex64": np.full(good.shape, 1e60 + 0j),
     }.get(kind, good)
 
 
@@ -149,7 +150,7 @@ def test_damaged_files_give_a_result_or_a_user_error(tmp_path, kspace, suffix):
     rng = random.Random(7)
     good = save(tmp_path / f"good{suffix}", kspace.numpy()).read_bytes()
     path = tmp_path / f"bad{suffix}"
-    n_refused = 0
+    messages = []
     for _ in range(300):
         data = bytearray(good)
         for _ in range(rng.choice([1, 1, 3, 20])):
@@ -162,9 +163,9 @@ def test_damaged_files_give_a_result_or_a_user_error(tmp_path, kspace, suffix):
         try:
             assert read_kspace(path).ndim == 4
         except UserError as error:
-            assert "\n" not in str(error)
-            n_refused += 1
-    assert 50 < n_refused < 300
+            messages.append(str(error))
+    assert not any("\n" in message for message in messages)
+    assert 50 < len(messages) < 300
 
 
 def test_a_folder_is_split_by_scan(tmp_path):
@@ -172,7 +173,7 @@ def test_a_folder_is_split_by_scan(tmp_path):
     splits = files(path=folder, val_fraction=0.1, test_fraction=0.2, split_seed=3)
     volumes = {name: part.volume.unique().tolist() for name, part in splits.items()}
     assert [len(v) for v in volumes.values()] == [7, 1, 2]
-    assert sorted(sum(volumes.values(), [])) == list(range(10))
+    assert sorted(itertools.chain(*volumes.values())) == list(range(10))
     for part in splits.values():
         assert part.target is part.kspace
         for volume in part.volume.unique():

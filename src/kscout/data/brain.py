@@ -69,11 +69,11 @@ def brain(
         Field(ge=0, le=15, description="rms per axis in mm; else 3, or 0 for spm_tpm"),
     ] = None,
     snr_db: Annotated[
-        float | None, Field(description="of noise added to k-space; else none is added")
+        float | None, Field(allow_inf_nan=False, description="of noise added to k-space; else none")
     ] = None,
     test_coil_turn: Annotated[
         float | None,
-        Field(description="adds test_coils: the test set with all coils turned by these degrees"),
+        Field(allow_inf_nan=False, description="adds test_coils: test, coils turned by degrees"),
     ] = None,
 ) -> Splits:
     """Brains with 8 (or other) coils on a plane of 121x145, one random contrast per volume.
@@ -237,18 +237,18 @@ class _Scanner:
             image = deform(whole, self.anatomy.voxel_size, self.deformation, rng, self.slices)
         else:
             image = torch.tensordot(contrast, self.anatomy.classes[..., first:last], 1)
+        self._refuse_empty(image, float(contrast.max()))
         if subject.image_noise is not None:
             noise = np.random.RandomState(subject.image_noise).standard_normal(SHAPE)
             image = image + _IMAGE_NOISE_STD * torch.from_numpy(noise[..., first:last]).float()
-        self._refuse_empty(image)
         return image.permute(2, 0, 1)
 
-    def _refuse_empty(self, image: Tensor) -> None:
-        peaks = image.amax((0, 1))
-        empty = torch.nonzero(peaks <= 1e-3 * peaks.max()).flatten().tolist()
+    def _refuse_empty(self, image: Tensor, brightest: float) -> None:
+        """A slice without signal has no error to measure."""
+        empty = torch.nonzero(image.amax((0, 1)) <= 1e-3 * brightest).flatten().tolist()
         if empty:
             raise UserError(
-                f"brain: slice {self.slices[empty[0]]} is outside the head: choose slices between"
+                f"brain: slice {self.slices[empty[0]]} holds no head: valid is up to about 100"
             )
 
 

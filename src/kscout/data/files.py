@@ -18,6 +18,8 @@ from kscout.errors import UserError
 
 SUFFIXES = (".npy", ".h5", ".hdf5")
 
+_Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 _MAX_COMPRESSION = 100
 """Measured k-space hardly compresses; a file that claims more than this is not believed."""
 
@@ -39,7 +41,7 @@ def files(
         Literal["max", "none"], Field(description="divide each scan by its largest modulus, or not")
     ] = "max",
     voxel_size: Annotated[
-        tuple[float, float] | None,
+        tuple[_Millimetres, _Millimetres] | None,
         Field(description="of a pixel along (ky, kx) in mm, for pictures; else as the files say"),
     ] = None,
     quarter_turns: Annotated[

@@ -67,8 +67,8 @@ def fit_closed_form(
     r"""Set every kernel of ``net`` to the best one for ``mask``, first block to last.
 
     Block :math:`b` predicts the missing points of the target from the current estimate :math:`x`:
-    :math:`\min_g \sum_{p \notin m} |(g * x)(p) - t(p)|^2 + \lambda |g|^2`, the calibration equation of
-    Lustig & Pauly (2010), eq. 6, over training slices in place of an ACS.
+    :math:`\min_g \sum_{p \notin m} |(g * x)(p) - t(p)|^2 + \lambda |g|^2`, the calibration equation
+    of Lustig & Pauly (2010), eq. 6, over training slices in place of an ACS.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def fit_closed_form(
         net.kernels[block] = solve_kernel(gram, cross, net.kernel_size, regularisation)
         for i in range(0, len(chosen), 8):
             part = slice(i, i + 8)
-            estimate[part] = net.block(block, estimate[part], kspace[part], mask)
+            estimate[part] = kspace[part] + net.estimate(block, estimate[part], 1 - mask)
         advance()
 
 

@@ -32,15 +32,20 @@ class RankedTile:
     one_block: float
     nmse: float = float("nan")
 
+    def mask(self, budget: Budget) -> Tensor:
+        """The tile over the whole plane, to the exact budget: bool ``(ky, kx)``."""
+        return fit_to_budget(repeat_tile(self.tile, budget.shape), budget)
+
 
 class TileGrams:
     r"""Normal equations of one SPIRiT block for every tile of one size, from one pass over data.
 
-    The missing points of a tiled mask fall into residue classes, one for each position :math:`r` in
-    the tile. Within a class, which neighbours were acquired is the same everywhere. So the equations
-    of *any* tile are sums over its missing classes of the full :math:`G_r = \sum_{p \in r} a_p a_p^H`
-    (all neighbours of the fully sampled k-space), with the rows and columns of the neighbours that
-    the tile does not acquire set to zero. Ranking a tile then costs one small solve.
+    The missing points of a tiled mask fall into residue classes, one for each position :math:`r`
+    in the tile. Within a class, which neighbours were acquired is the same everywhere. So the
+    equations of *any* tile are sums over its missing classes of the full
+    :math:`G_r = \sum_{p \in r} a_p a_p^H` (all neighbours of the fully sampled k-space), with the
+    rows and columns of the neighbours that the tile does not acquire set to zero. Ranking a tile
+    then costs one small solve.
 
     Parameters
     ----------
@@ -157,8 +162,7 @@ def search_tiles(
     judge = judge.select(torch.linspace(0, len(judge) - 1, min(24, len(judge))).long())
     finalists = []
     for i, entry in enumerate(ranked[:n_finalists]):
-        mask = fit_to_budget(repeat_tile(entry.tile, budget.shape), budget)
-        error = _stack_error(net, mask, train, judge, seed, regularisation)
+        error = _stack_error(net, entry.mask(budget), train, judge, seed, regularisation)
         finalists.append(RankedTile(entry.tile, entry.one_block, error))
         advance("finalists", i + 1, min(n_finalists, len(ranked)))
     finalists.sort(key=lambda entry: entry.nmse)

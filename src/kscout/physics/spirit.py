@@ -123,5 +123,5 @@ def correlate(x: Tensor, response: Tensor, keep: Tensor) -> Tensor:
     -------
     complex ``(batch, coil_out, ky, kx)``
     """
-    result: Tensor = _Correlation.apply(x, response, keep)
+    result: Tensor = _Correlation.apply(x, response, keep)  # type: ignore[no-untyped-call]
     return result

@@ -8,6 +8,8 @@ from kscout.recon.base import Reconstructor
 from kscout.recon.spirit_net import SpiritNet
 from kscout.recon.zero_filled import ZeroFilled
 
+__all__ = ["RECONSTRUCTORS", "Reconstructor", "SpiritNet", "ZeroFilled"]
+
 RECONSTRUCTORS: dict[str, type[Reconstructor]] = {
     "zero_filled": ZeroFilled,
     "spirit_net": SpiritNet,

@@ -20,9 +20,9 @@ class SpiritNet(Reconstructor):
     r"""Unrolled SPIRiT with a kernel of its own in every block.
 
     Block :math:`b` computes :math:`x \leftarrow y + (1 - m)\,(g_b * x)`, starting from the acquired
-    data :math:`x = y`: the calibration-consistency step of Lustig & Pauly (2010), eq. 2, followed by
-    exact data consistency (their POCS, fig. 3). A point never sees itself: the weight at the centre
-    of each coil's own kernel is zero.
+    data :math:`x = y`: the calibration-consistency step of Lustig & Pauly (2010), eq. 2, followed
+    by exact data consistency (their POCS, fig. 3). A point never sees itself: the weight at the
+    centre of each coil's own kernel is zero.
 
     Parameters
     ----------
@@ -69,15 +69,14 @@ class SpiritNet(Reconstructor):
         """Kernel of one block, complex ``(coil_out, coil_in, kh, kw)``, its own centre zero."""
         return self.kernels[block] * self.off_centre
 
-    def block(self, block: int, x: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
-        """One block: the estimate ``x`` made consistent with its neighbours and with the data."""
+    def estimate(self, block: int, x: Tensor, keep: Tensor) -> Tensor:
+        """Every point of ``x`` from its neighbours, by one block's kernel, times ``keep``."""
         size = (self.kernel_size, self.kernel_size)
         plane = transform_shape((x.shape[-2], x.shape[-1]), size, self.boundary)
-        return kspace + correlate(x, kernel_response(self.kernel(block), plane), 1 - mask)
+        return correlate(x, kernel_response(self.kernel(block), plane), keep)
 
-    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        kspace = kspace * mask
-        x = kspace
-        for block in range(self.n_blocks):
-            x = self.block(block, x, kspace, mask)
-        return x
+    def predict(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        x = kspace = kspace * mask
+        for block in range(self.n_blocks - 1):
+            x = kspace + self.estimate(block, x, 1 - mask)
+        return self.estimate(self.n_blocks - 1, x, torch.ones_like(mask))

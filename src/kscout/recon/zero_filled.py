@@ -1,5 +1,6 @@
 """No reconstruction: what was not acquired stays zero."""
 
+import torch
 from torch import Tensor
 
 from kscout.recon.base import Reconstructor
@@ -11,5 +12,5 @@ class ZeroFilled(Reconstructor):
     def __init__(self, n_coils: int, seed: int = 0) -> None:
         super().__init__()
 
-    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        return kspace * mask
+    def predict(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        return torch.zeros_like(kspace)

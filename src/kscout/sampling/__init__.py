@@ -14,6 +14,17 @@ from kscout.sampling.budget import Budget
 from kscout.sampling.fixed import FIXED_MASKS
 from kscout.sampling.learned import LEARNED_SAMPLERS, LearnedSampler
 
+__all__ = [
+    "FIXED_MASKS",
+    "LEARNED_SAMPLERS",
+    "SAMPLERS",
+    "Budget",
+    "FixedSampler",
+    "LearnedSampler",
+    "Sampler",
+    "build_sampler",
+]
+
 SAMPLERS: dict[str, Callable[..., Any]] = {**FIXED_MASKS, **LEARNED_SAMPLERS}
 
 

@@ -82,8 +82,23 @@ class LearnedSampler(Sampler):
         """Set the noise for the point that training has reached: all at 0, none at 1."""
         self.noise_level.fill_(self.noise * max(0.0, 1.0 - fraction_done))
 
+    @property
+    def n_chosen(self) -> int:
+        """How many of the scores are chosen."""
+        raise NotImplementedError
+
+    def _less_the_price(self, gradient: Tensor) -> Tensor:
+        """Gradient of the loss plus a price per point, the gain of the last point affordable.
+
+        Acquiring more always helps; under a budget a point must gain more than the one that it
+        displaces. The price is the multiplier of the budget (Boyd & Vandenberghe 2004, sec. 5.4).
+        """
+        return gradient - gradient.flatten().kthvalue(self.n_chosen).values
+
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
         probability = torch.sigmoid(self.slope * self.scores)
+        if probability.requires_grad:
+            probability.register_hook(self._less_the_price)
         ranking = probability.detach()
         if generator is not None:
             shape, device = ranking.shape, generator.device
@@ -119,6 +134,10 @@ class GlobalSampler(LearnedSampler):
 
     def choose(self, ranking: Tensor) -> Tensor:
         return take_highest(ranking, self.budget)
+
+    @property
+    def n_chosen(self) -> int:
+        return self.budget.n_samples
 
 
 class TileSampler(LearnedSampler):
@@ -160,6 +179,10 @@ class TileSampler(LearnedSampler):
         chosen = take_highest(ranking, self.tile_budget)
         return fit_to_budget(self.expand(chosen), self.budget)
 
+    @property
+    def n_chosen(self) -> int:
+        return self.tile_budget.n_samples
+
 
 class LineSampler(LearnedSampler):
     """One score for every column: whole phase-encode lines are acquired or left out."""
@@ -196,6 +219,10 @@ class LineSampler(LearnedSampler):
 
     def choose(self, ranking: Tensor) -> Tensor:
         return self.expand(take_highest(ranking, self.line_budget))
+
+    @property
+    def n_chosen(self) -> int:
+        return self.line_budget.n_samples
 
 
 def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:

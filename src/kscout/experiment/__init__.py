@@ -1,0 +1,7 @@
+"""Typed configuration to objects, and the run folder that they end in."""
+
+from kscout.experiment.config import Experiment, load_experiment
+from kscout.experiment.folder import RunFolder
+from kscout.experiment.run import load_data, run_experiment
+
+__all__ = ["Experiment", "RunFolder", "load_data", "load_experiment", "run_experiment"]

@@ -1,0 +1,218 @@
+"""Typed configuration: a YAML file, checked against the signatures of what it names."""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from kscout.data import DATA
+from kscout.errors import UserError
+from kscout.learning.closed_form import fit_closed_form
+from kscout.learning.search import search_tiles
+from kscout.recon import RECONSTRUCTORS
+from kscout.sampling import SAMPLERS, Budget
+
+Model = TypeVar("Model", bound=BaseModel)
+STRICT = ConfigDict(extra="forbid", frozen=True)
+RUNTIME = {"seed", "advance"}
+"""Keyword arguments that the experiment gives itself."""
+
+SEARCHES: dict[str, Callable[..., Any]] = {"tile_search": search_tiles}
+"""Samplers that need data to be made: they rank masks instead of training scores."""
+
+
+class Options(BaseModel):
+    """The keyword-only arguments of one entry, as a configuration may set them."""
+
+    model_config = STRICT
+
+    def options(self) -> dict[str, Any]:
+        """What to call the entry with."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+
+
+def options_of(entry: Callable[..., Any], kind: str | None = None) -> type[Options]:
+    """A model of an entry's keyword-only arguments, with their types, bounds and defaults.
+
+    One declaration serves both: whatever a function or class accepts by keyword is what its
+    configuration may hold, so a new entry needs no schema of its own.
+    """
+    function = entry.__init__ if inspect.isclass(entry) else entry  # type: ignore[misc]
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(entry).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in RUNTIME
+    }
+    if kind is not None:
+        fields = {"kind": (Literal[kind], kind), **fields}
+    model: type[Options] = create_model(kind or entry.__name__, __base__=Options, **fields)
+    return model
+
+
+def one_of(entries: Mapping[str, Callable[..., Any]]) -> Any:
+    """A type for one entry of a dict, picked by ``kind``."""
+    union = Union[tuple(options_of(entry, kind) for kind, entry in entries.items())]  # noqa: UP007
+    return Annotated[union, Field(discriminator="kind")]
+
+
+DataConfig: Any = one_of(DATA)
+SamplerConfig: Any = one_of({**SAMPLERS, **SEARCHES})
+ReconstructorConfig: Any = one_of(RECONSTRUCTORS)
+BudgetConfig: Any = options_of(Budget.of)
+ClosedFormConfig: Any = options_of(fit_closed_form)
+Rate = Annotated[float, Field(gt=0, lt=10)]
+
+
+class Training(BaseModel):
+    """How sampler and reconstructor are fitted.
+
+    ``epochs`` of gradient descent train what can be trained. ``start: closed_form`` begins them
+    from the best kernels for the initial mask. ``finish: closed_form`` fits the kernels to the
+    final mask, learned or fixed, in the same way: a fixed mask then needs no epochs.
+    """
+
+    model_config = STRICT
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Rate = 1e-3
+    mask_learning_rate: Rate = 1e-2
+    loss: Literal["nmse_kspace", "nmse_image"] = "nmse_kspace"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    start: Literal["random", "closed_form"] = "random"
+    finish: Literal["as_trained", "closed_form"] = "as_trained"
+    closed_form: ClosedFormConfig = ClosedFormConfig()  # type: ignore[valid-type]
+
+
+class Experiment(BaseModel):
+    """One sampler and one reconstructor on one data source at one budget.
+
+    ``compare`` names further samplers, which are fitted and tested in the same way.
+    """
+
+    model_config = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    budget: BudgetConfig
+    sampler: SamplerConfig
+    reconstructor: ReconstructorConfig
+    training: Training = Training()
+    compare: dict[Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")], SamplerConfig] = {}
+
+    def compared(self, name: str) -> "Experiment":
+        """The experiment with one of the samplers of ``compare`` in place of its own."""
+        changes = {"name": name, "sampler": self.compare[name], "compare": {}}
+        return self.model_copy(update=changes)
+
+
+def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Read a YAML configuration, with ``key.path=value`` changes.
+
+    Raises
+    ------
+    UserError
+        one line: the file, the key, what is wrong, and what is valid
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UserError(f"cannot read {path}: {reason}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no configuration: valid keys are {_keys(Experiment)}")
+    for override in overrides:
+        set_path(tree, override)
+    return check(Experiment, tree, str(path))
+
+
+def set_path(tree: dict[str, Any], override: str) -> None:
+    """Set ``key.path=value`` in nested dicts; the value is read as YAML."""
+    path, equals, value = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise UserError(f"'{override}' is not of the form key.path=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"the value of '{override}' is not valid YAML") from error
+    for key in keys[:-1]:
+        below = tree.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise UserError(f"'{override}': {key} holds a value, not a section")
+        tree = below
+    if keys[-1] == "kind" and tree.get("kind") not in (None, parsed):
+        tree.clear()  # options of another kind do not carry over
+    tree[keys[-1]] = parsed
+
+
+def check(model: type[Model], tree: Any, source: str) -> Model:
+    """``tree`` as a ``model``, or a ``UserError`` of one line about the first thing wrong."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{source}: {_explain(model, tree, first)}") from error
+
+
+def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    value = error.get("input")
+    section, shown = _section(model, location)
+    where = ".".join(shown) or "top level"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {where}: valid here are {_keys(section)}"
+        case "missing":
+            return f"{where} is missing"
+        case "union_tag_invalid":
+            return (
+                f"{where}.kind is '{error['ctx']['tag']}': valid is {error['ctx']['expected_tags']}"
+            )
+        case "union_tag_not_found":
+            return f"{where} needs a kind"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where} is {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section(model: type[BaseModel], location: Sequence[str]) -> tuple[type[BaseModel], list[str]]:
+    """The model that holds the last part of a location, and the location as a user writes it.
+
+    Pydantic puts the tag of a union into the location, which is no key of the file.
+    """
+    section, shown = model, []
+    current: Any = model
+    for part in location:
+        kinds = {option.__name__: option for option in _options_in(current)}
+        if part in kinds:
+            current = section = kinds[part]
+            continue
+        shown.append(part)
+        if inspect.isclass(current) and issubclass(current, BaseModel):
+            section = current
+            field = current.model_fields.get(part)
+            current = field.annotation if field else None
+        elif get_origin(current) is dict:
+            current = get_args(current)[1]
+    return section, shown
+
+
+def _options_in(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [option for option in get_args(annotation) if inspect.isclass(option)]
+    return []
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)

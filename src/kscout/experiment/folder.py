@@ -1,0 +1,146 @@
+"""The run folder: the contract between fitting, reporting and applying.
+
+``config.yaml`` what was asked for; ``status.json`` how far it has come; ``metrics.csv`` and
+``training/`` while gradient descent runs; and, of a finished run, ``mask.npy``,
+``checkpoint.ckpt``, ``records.csv``, ``examples.npz``, ``results.json`` and, where the mask was
+learned, ``mask_history.npy``. The samplers compared with it are run folders of their own below
+``compare/``. Every file is written under a temporary name and renamed.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from kscout.atomic import atomic_path
+from kscout.errors import UserError
+from kscout.experiment.config import Experiment, check
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's files.
+
+    Attributes
+    ----------
+    path : of the folder; made when first written to
+    """
+
+    path: Path
+
+    def compared(self, name: str) -> "RunFolder":
+        """The folder of a sampler that is compared with this run."""
+        return RunFolder(self.path / "compare" / name)
+
+    @property
+    def state(self) -> str | None:
+        """``running``, ``finished``, ``interrupted`` or ``failed``; ``None`` for a new folder."""
+        path = self.path / "status.json"
+        if not path.exists():
+            return None
+        with suppress(ValueError, AttributeError):
+            return str(json.loads(path.read_text(encoding="utf-8")).get("state"))
+        return None
+
+    def set_state(self, state: str, error: str | None = None) -> None:
+        """Write ``status.json``."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.write_json("status.json", {"state": state, "since": now, "error": error})
+
+    def claim(self, experiment: Experiment) -> None:
+        """Make the folder this experiment's, or raise ``UserError`` if it is another's.
+
+        What is compared may change between calls: it lies in folders of its own.
+        """
+        if (self.path / "config.yaml").exists():
+            before = self.experiment()
+            changed = [
+                name
+                for name in Experiment.model_fields
+                if name != "compare" and getattr(before, name) != getattr(experiment, name)
+            ]
+            if changed:
+                raise UserError(
+                    f"{self.path} holds another experiment ({', '.join(changed)} differ): "
+                    "choose another --out, or remove that folder"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
+        with atomic_path(self.path / "config.yaml") as temporary:
+            tree = experiment.model_dump(mode="json")
+            temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+    def experiment(self) -> Experiment:
+        """The configuration that the folder was made with."""
+        path = self.path / "config.yaml"
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{self.path} is not a run folder: no readable config.yaml") from error
+        return check(Experiment, tree, str(path))
+
+    def results(self) -> dict[str, Any]:
+        """``results.json`` of a finished run."""
+        path = self.path / "results.json"
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is not a finished run: no readable results.json"
+            ) from error
+        if not isinstance(loaded, dict):
+            raise UserError(f"{path} is not a run's results")
+        return loaded
+
+    def mask(self) -> Tensor:
+        """The final mask, bool ``(ky, kx)``."""
+        path = self.path / "mask.npy"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} is not a readable mask") from error
+        return torch.from_numpy(np.asarray(array, dtype=bool))
+
+    def checkpoint(self) -> dict[str, Any]:
+        """State of the fitted reconstructor, and the scale of the coils that it was fitted on."""
+        path = self.path / "checkpoint.ckpt"
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return {"reconstructor": loaded["reconstructor"], "coil_scale": loaded["coil_scale"]}
+        except Exception as error:  # torch raises whatever its reader meets in a broken file
+            raise UserError(f"{path} is not a readable checkpoint") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        with atomic_path(self.path / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def write_array(self, name: str, array: Tensor) -> None:
+        with atomic_path(self.path / name) as temporary:
+            np.save(temporary, array.cpu().numpy(), allow_pickle=False)
+
+    def write_arrays(self, name: str, **arrays: Tensor) -> None:
+        with atomic_path(self.path / name) as temporary:
+            contents: dict[str, Any] = {key: array.cpu().numpy() for key, array in arrays.items()}
+            np.savez_compressed(temporary, **contents)
+
+    def write_checkpoint(self, **state: Any) -> None:
+        with atomic_path(self.path / "checkpoint.ckpt") as temporary:
+            torch.save(state, temporary)
+
+    def write_table(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        with (
+            atomic_path(self.path / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,278 @@
+"""From a configuration to fitted, tested and written methods."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kscout.data import DATA, KspaceSet, Splits
+from kscout.errors import UserError
+from kscout.evaluation import Record, evaluate, summarise
+from kscout.experiment.config import SEARCHES, Experiment
+from kscout.experiment.folder import RunFolder
+from kscout.experiment.progress import progress_bar
+from kscout.learning.closed_form import fit_closed_form
+from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
+from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
+
+N_EXAMPLES = 3
+
+
+def run_experiment(experiment: Experiment, folder: Path, console: Console) -> None:
+    """Fit and test an experiment's sampler, then every sampler that it is compared with.
+
+    What ``folder`` shows as finished is not done again, and a run that was stopped goes on.
+
+    Raises
+    ------
+    UserError
+        if the experiment is impossible or the folder is another experiment's
+    """
+    main = RunFolder(folder)
+    jobs = [(main, experiment)]
+    jobs += [(main.compared(name), experiment.compared(name)) for name in experiment.compare]
+    for run, job in jobs:
+        run.claim(job)
+    unfinished = [(run, job) for run, job in jobs if run.state != "finished"]
+    if not unfinished:
+        console.print(f"{folder} is finished: nothing left to do")
+        return
+    splits = load_data(experiment, console)
+    for _, job in unfinished:
+        Method.of(job, splits)  # refuses impossible ones before any work is done
+    for i, (run, job) in enumerate(unfinished):
+        console.print(f"[bold]{job.name}[/] ({i + 1} of {len(unfinished)})", highlight=False)
+        run_one(job, splits, run, console)
+
+
+def load_data(experiment: Experiment, console: Console) -> Splits:
+    """The splits of an experiment's data source."""
+    config = experiment.data
+    with console.status(f"preparing data: {config.kind}"):
+        splits = DATA[config.kind](**config.options())
+    sizes = ", ".join(
+        f"{name} {len(part)} slices of {len(part.volume.unique())} scans"
+        for name, part in splits.items()
+    )
+    train = splits["train"]
+    console.print(
+        f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; {sizes}",
+        highlight=False,
+    )
+    return splits
+
+
+def run_one(experiment: Experiment, splits: Splits, run: RunFolder, console: Console) -> None:
+    """Fit, test and write one method; ``status.json`` says how it ended."""
+    run.set_state("running")
+    start = time.monotonic()
+    try:
+        method = Method.of(experiment, splits)
+        method.fit(run, splits, console)
+        seconds = time.monotonic() - start
+        records = test(method, splits, console)
+        _write(run, method, splits, records, seconds)
+    except KeyboardInterrupt:
+        run.set_state("interrupted")
+        raise
+    except Exception as error:
+        run.set_state("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.set_state("finished")
+
+
+@dataclass
+class Method:
+    """A sampler with a reconstructor, as an experiment describes them.
+
+    Attributes
+    ----------
+    sampler : ``None`` until a search has found its mask
+    """
+
+    experiment: Experiment
+    budget: Budget
+    sampler: Sampler | None
+    reconstructor: Reconstructor
+    mask_history: Tensor | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment, splits: Splits) -> "Method":
+        """The method before any fitting."""
+        train = splits["train"]
+        sampler, training = experiment.sampler, experiment.training
+        budget = Budget.of(train.shape, **experiment.budget.options())
+        config = experiment.reconstructor
+        reconstructor = RECONSTRUCTORS[config.kind](
+            train.n_coils, experiment.seed, **config.options()
+        )
+        needs_spirit = sampler.kind in SEARCHES or "closed_form" in (
+            training.start,
+            training.finish,
+        )
+        if needs_spirit and not isinstance(reconstructor, SpiritNet):
+            raise UserError(
+                f"reconstructor '{config.kind}' has no closed-form fit: valid with training.start, "
+                "training.finish or a tile search is spirit_net"
+            )
+        made = None
+        if sampler.kind not in SEARCHES:
+            made = build_sampler(sampler.kind, budget, experiment.seed, **sampler.options())
+        return cls(experiment, budget, made, reconstructor)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def learned(self) -> bool:
+        return self.experiment.sampler.kind in SEARCHES or isinstance(self.sampler, LearnedSampler)
+
+    def mask(self) -> Tensor:
+        """The mask to be acquired, bool ``(ky, kx)``."""
+        if self.sampler is None:
+            raise RuntimeError("the mask has not been searched for yet")
+        return self.sampler.mask().cpu()
+
+    def fit(self, run: RunFolder, splits: Splits, console: Console) -> None:
+        """Search, then gradient descent, then the closed form, as far as the training asks."""
+        training = self.experiment.training
+        if self.sampler is None:
+            self._search(splits, console)
+        assert self.sampler is not None
+        # Epochs on a fixed mask are lost when the kernels are fitted anew afterwards.
+        epochs = training.epochs
+        if training.finish == "closed_form" and not isinstance(self.sampler, LearnedSampler):
+            epochs = 0
+        if epochs and any(True for m in (self.sampler, self.reconstructor) for _ in m.parameters()):
+            if training.start == "closed_form":
+                self._fit_closed_form(splits["train"], console)
+            self._descend(run, splits, epochs, console)
+        if training.finish == "closed_form" or (training.start == "closed_form" and not epochs):
+            self._fit_closed_form(splits["train"], console)
+
+    def _search(self, splits: Splits, console: Console) -> None:
+        config = self.experiment.sampler
+        assert isinstance(self.reconstructor, SpiritNet)
+        with progress_bar(console, config.kind) as show:
+            ranked = SEARCHES[config.kind](
+                self.budget,
+                self.experiment.seed,
+                splits["train"],
+                splits["val"],
+                self.reconstructor,
+                **config.options(),
+                advance=show,
+            )
+        self.sampler = FixedSampler(self.budget, ranked[0].mask(self.budget))
+
+    def _fit_closed_form(self, train: KspaceSet, console: Console) -> None:
+        net = self.reconstructor
+        assert isinstance(net, SpiritNet)
+        net.to(self.device)
+        with progress_bar(console, "closed form") as show:
+            done = count(1)
+            fit_closed_form(
+                net,
+                self.mask(),
+                train,
+                seed=self.experiment.seed,
+                **self.experiment.training.closed_form.options(),
+                advance=lambda: show("blocks", next(done), net.n_blocks),
+            )
+
+    def _descend(self, run: RunFolder, splits: Splits, epochs: int, console: Console) -> None:
+        from kscout.learning.joint import fit_jointly  # takes seconds to import
+
+        assert self.sampler is not None
+        training = self.experiment.training
+        history = fit_jointly(
+            self.sampler,
+            self.reconstructor,
+            splits["train"],
+            splits["val"],
+            folder=run.path,
+            seed=self.experiment.seed,
+            epochs=epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            mask_learning_rate=training.mask_learning_rate,
+            loss=training.loss,
+            patience=training.patience,
+            progress=console.is_terminal,
+        )
+        if isinstance(self.sampler, LearnedSampler):
+            self.mask_history = history.mask_history
+
+
+def test(method: Method, splits: Splits, console: Console) -> list[Record]:
+    """One record for every slice of every test condition."""
+    records: list[Record] = []
+    with progress_bar(console, "test") as show:
+        for name, part in splits.items():
+            if name.startswith("test"):
+                records += evaluate(
+                    method.mask(),
+                    method.reconstructor,
+                    part,
+                    split=name,
+                    device=method.device,
+                    progress=partial(show, name),
+                )
+    return records
+
+
+def _write(
+    run: RunFolder, method: Method, splits: Splits, records: list[Record], seconds: float
+) -> None:
+    experiment, budget, mask = method.experiment, method.budget, method.mask()
+    test_set = splits["test"]
+    run.write_array("mask.npy", mask)
+    history = method.mask_history
+    if history is not None:
+        run.write_array("mask_history.npy", history)
+    run.write_checkpoint(
+        reconstructor=method.reconstructor.cpu().state_dict(), coil_scale=test_set.coil_scale
+    )
+    run.write_table("records.csv", records)
+    run.write_arrays("examples.npz", **_examples(method, test_set))
+    run.write_json(
+        "results.json",
+        {
+            "name": experiment.name,
+            "sampler": experiment.sampler.model_dump(mode="json"),
+            "reconstructor": experiment.reconstructor.model_dump(mode="json"),
+            "learned": method.learned,
+            "shape": list(budget.shape),
+            "n_samples": int(mask.sum()),
+            "n_acs": budget.n_acs,
+            "acceleration": mask.numel() / int(mask.sum()),
+            "seconds": seconds,
+            "n_points_changed": None if history is None else int((history[-1] & ~history[0]).sum()),
+            "voxel_size": list(test_set.voxel_size),
+            "quarter_turns": test_set.quarter_turns,
+            "summary": summarise(records),
+        },
+    )
+
+
+@torch.no_grad()
+def _examples(method: Method, data: KspaceSet) -> dict[str, Tensor]:
+    """The middle slice of the first test scans: chosen before anybody has seen a result."""
+    volumes = data.volume.unique()[:N_EXAMPLES]
+    places = [torch.nonzero(data.volume == v).flatten() for v in volumes]
+    index = torch.stack([place[len(place) // 2] for place in places])
+    part, mask = data.select(index), method.mask().float()
+    kspace = part.kspace * mask
+    return {
+        "reference": data.image(part.target),
+        "reconstruction": data.image(method.reconstructor(kspace, mask)),
+        "zero_filled": data.image(kspace),
+        "volume": part.volume,
+        "slice": torch.tensor([len(place) // 2 for place in places]),
+    }
