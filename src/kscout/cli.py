@@ -137,10 +137,19 @@ def apply(
 
         kscout apply runs/demo scan.h5 --out scan.nii.gz
     """
+    from kscout.data.writers import check_output, write_images
     from kscout.experiment.apply import apply_run
+    from kscout.report.files import show_images
 
-    stem = file.name.removesuffix(file.suffix)
-    apply_run(run, file, out or Path(f"{stem}_kscout.nii.gz"), console())
+    out = out or Path(f"{file.name.removesuffix(file.suffix)}_kscout.nii.gz")
+    check_output(out, also=(".png",))
+    result = apply_run(run, file, console())
+    if out.suffix == ".png":
+        geometry = (result.voxel_size, result.quarter_turns)
+        show_images(result.image(result.kspace), out, file.name, *geometry)
+    else:
+        write_images(out, result)
+    typer.echo(f"written: {out}")
 
 
 @mask_app.command("make")
@@ -166,7 +175,7 @@ def mask_make(
 
         kscout mask make poisson_disc -R 8 --acs square --acs-size 24 slope=2 --out disc.npy
     """
-    from kscout.experiment.masks import make_mask
+    from kscout.experiment.masks import make_mask, write_mask
 
     budget = {
         "acceleration": acceleration,
@@ -175,7 +184,10 @@ def mask_make(
         "acs": acs,
         "acs_size": acs_size,
     }
-    typer.echo(make_mask(kind, shape, budget, seed, options or [], out))
+    mask = make_mask(kind, shape, budget, seed, options or [])
+    write_mask(mask, out)
+    n = int(mask.sum())
+    typer.echo(f"{kind}: {n} of {mask.numel()} points, R = {mask.numel() / n:.3f}: {out}")
 
 
 @mask_app.command("show")
@@ -208,9 +220,13 @@ def mask_search(
 
         kscout mask search configs/demo.yaml --out best.npy
     """
-    from kscout.experiment.masks import search_mask
+    from kscout.experiment.masks import print_tiles, search_tiles, write_mask
 
-    search_mask(config, overrides or [], tile, top, out, console())
+    ranked, budget = search_tiles(config, overrides or [], tile, console())
+    print_tiles(ranked, top, console())
+    if out is not None:
+        write_mask(ranked[0].mask(budget), out)
+        typer.echo(f"written: {out}")
 
 
 @data_app.command("simulate")
@@ -227,11 +243,13 @@ def data_simulate(
 
         kscout data simulate brain n_train=2 n_val=0 n_test=1 snr_db=20 --out brains
     """
+    from kscout.data import DATA
     from kscout.data.writers import write_splits
-    from kscout.experiment.masks import make_data
+    from kscout.experiment.config import parse_options
 
+    chosen = parse_options(DATA, kind, options or [])
     with console().status(f"simulating {kind}"):
-        written = write_splits(make_data(kind, options or []), out)
+        written = write_splits(DATA[kind](**chosen.options()), out)
     typer.echo(f"{len(written)} volumes in {out}")
 
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from kscout.errors import UserError
-from kscout.report import figures, load_runs
+from kscout.report import canvas, figures, load_runs
 from kscout.report.html import write_report
 from kscout.report.table import COLUMNS, cells, markdown, print_table, rows, warnings
 
@@ -80,7 +80,7 @@ def write_run(
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of few dots: drawing them takes most of the time of these tests."""
-    monkeypatch.setattr(figures, "RESOLUTION", 30)
+    monkeypatch.setattr(canvas, "RESOLUTION", 30)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_many_methods_do_not_widen_the_figures(run: Path) -> None:
     runs = load_runs([run])
     for figure in (figures.masks(runs), figures.reconstructions(runs), figures.psnr(runs)):
         assert figure is not None
-        assert figure.get_size_inches()[0] * 100 <= figures.WIDTH + 1
+        assert figure.get_size_inches()[0] * 100 <= canvas.WIDTH + 1
         boxes = [axes.get_position() for axes in figure.axes]
         assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= 1 and b.y1 <= 1 for b in boxes)
         overlaps = [a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]]

@@ -55,6 +55,13 @@ class KspaceSet:
         target = kspace if self.target is self.kspace else self.target[index]
         return replace(self, kspace=kspace, target=target, volume=self.volume[index])
 
+    def with_coil_scale(self, scale: Tensor) -> "KspaceSet":
+        """The same slices with each coil multiplied by ``scale``, float ``(coil,)``, instead."""
+        factor = (scale / self.coil_scale)[:, None, None]
+        kspace = self.kspace * factor
+        target = kspace if self.target is self.kspace else self.target * factor
+        return replace(self, kspace=kspace, target=target, coil_scale=scale)
+
     def image(self, kspace: Tensor) -> Tensor:
         """Magnitude image of k-space on this set's scale: coils unscaled, root sum of squares.
 

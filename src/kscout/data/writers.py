@@ -91,6 +91,41 @@ def write_nifti(
         nibabel.save(nibabel.Nifti1Image(voxels, affine), temporary)
 
 
+OUTPUTS = (".nii", ".nii.gz", ".h5", ".npy")
+
+
+def check_output(path: Path, also: tuple[str, ...] = ()) -> None:
+    """Refuse, before any work is done, a name that says no known format."""
+    valid = (*OUTPUTS, *also)
+    if not path.name.endswith(valid):
+        raise UserError(f"{path}: the format is not known: valid is {', '.join(valid)}")
+
+
+def write_images(path: Path, scan: KspaceSet) -> None:
+    """One scan in the format that the name says.
+
+    ``.nii`` and ``.nii.gz``: magnitude image; ``.h5``: k-space and image (:func:`write_hdf5`);
+    ``.npy``: magnitude image, float32 ``(slice, y, x)``.
+    """
+    check_output(path)
+    image = scan.image(scan.kspace)
+    if path.suffix == ".h5":
+        kspace = scan.kspace / scan.coil_scale[:, None, None]
+        turns = scan.quarter_turns
+        write_hdf5(path, kspace, voxel_size=scan.voxel_size, quarter_turns=turns)
+    elif path.suffix == ".npy":
+        with atomic_path(path) as temporary:
+            np.save(temporary, image.numpy(), allow_pickle=False)
+    else:
+        write_nifti(
+            path,
+            image,
+            voxel_size=scan.voxel_size,
+            slice_thickness=scan.slice_thickness,
+            quarter_turns=scan.quarter_turns,
+        )
+
+
 def write_splits(splits: Splits, folder: str | Path) -> list[Path]:
     """Every volume of a data source as files, ``folder/split/volume_000.*``.
 

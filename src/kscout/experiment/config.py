@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from kscout.data import DATA
 from kscout.errors import UserError
@@ -57,7 +57,7 @@ def options_of(entry: Callable[..., Any], kind: str | None = None) -> type[Optio
 def one_of(entries: Mapping[str, Callable[..., Any]]) -> Any:
     """A type for one entry of a dict, picked by ``kind``."""
     union = Union[tuple(options_of(entry, kind) for kind, entry in entries.items())]  # noqa: UP007
-    return Annotated[union, Field(discriminator="kind")]
+    return Annotated[union, Field(discriminator="kind")]  # type: ignore[valid-type]
 
 
 DataConfig: Any = one_of(DATA)
@@ -106,6 +106,17 @@ class Experiment(BaseModel):
     training: Training = Training()
     compare: dict[Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")], SamplerConfig] = {}
 
+    @field_validator("budget")
+    @classmethod
+    def _one_budget(cls, budget: Any) -> Any:
+        given = [name for name in ("acceleration", "n_samples", "n_lines") if getattr(budget, name)]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of acceleration, n_samples and n_lines is needed; drop one with "
+                f"=null ({', '.join(given) or 'none'} given)"
+            )
+        return budget
+
     def compared(self, name: str) -> "Experiment":
         """The experiment with one of the samplers of ``compare`` in place of its own."""
         changes = {"name": name, "sampler": self.compare[name], "compare": {}}
@@ -153,6 +164,18 @@ def set_path(tree: dict[str, Any], override: str) -> None:
     if keys[-1] == "kind" and tree.get("kind") not in (None, parsed):
         tree.clear()  # options of another kind do not carry over
     tree[keys[-1]] = parsed
+
+
+def parse_options(
+    entries: Mapping[str, Callable[..., Any]], kind: str, options: Iterable[str]
+) -> Options:
+    """The options of one entry from ``option=value`` words, checked."""
+    if kind not in entries:
+        raise UserError(f"'{kind}' is unknown: valid is {', '.join(entries)}")
+    tree: dict[str, Any] = {}
+    for option in options:
+        set_path(tree, option)
+    return check(options_of(entries[kind]), tree, kind)
 
 
 def check(model: type[Model], tree: Any, source: str) -> Model:

@@ -17,6 +17,7 @@ from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.learning.closed_form import fit_closed_form
+from kscout.learning.search import RankedTile
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
 
@@ -143,7 +144,7 @@ class Method:
         """Search, then gradient descent, then the closed form, as far as the training asks."""
         training = self.experiment.training
         if self.sampler is None:
-            self._search(splits, console)
+            self.search(splits, console)
         assert self.sampler is not None
         # Epochs on a fixed mask are lost when the kernels are fitted anew afterwards.
         epochs = training.epochs
@@ -156,11 +157,12 @@ class Method:
         if training.finish == "closed_form" or (training.start == "closed_form" and not epochs):
             self._fit_closed_form(splits["train"], console)
 
-    def _search(self, splits: Splits, console: Console) -> None:
+    def search(self, splits: Splits, console: Console) -> list[RankedTile]:
+        """Rank the masks that the experiment's search goes through, and take the best."""
         config = self.experiment.sampler
         assert isinstance(self.reconstructor, SpiritNet)
         with progress_bar(console, config.kind) as show:
-            ranked = SEARCHES[config.kind](
+            ranked: list[RankedTile] = SEARCHES[config.kind](
                 self.budget,
                 self.experiment.seed,
                 splits["train"],
@@ -170,6 +172,7 @@ class Method:
                 advance=show,
             )
         self.sampler = FixedSampler(self.budget, ranked[0].mask(self.budget))
+        return ranked
 
     def _fit_closed_form(self, train: KspaceSet, console: Console) -> None:
         net = self.reconstructor
@@ -253,7 +256,7 @@ def _write(
             "n_acs": budget.n_acs,
             "acceleration": mask.numel() / int(mask.sum()),
             "seconds": seconds,
-            "n_points_changed": None if history is None else int((history[-1] & ~history[0]).sum()),
+            "n_points_changed": None if history is None else int((mask & ~history[0]).sum()),
             "voxel_size": list(test_set.voxel_size),
             "quarter_turns": test_set.quarter_turns,
             "summary": summarise(records),

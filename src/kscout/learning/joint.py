@@ -1,6 +1,7 @@
 """Gradient descent on a sampler and a reconstructor together, or on the reconstructor alone."""
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,11 +29,11 @@ def budgeted_nmse(predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tenso
 
     .. math:: L = \frac{\sum_p (1 - m_p)\,|\hat x_p - t_p|^2 + m_p\,|y_p - t_p|^2}{\sum_p |t_p|^2}
 
-    with prediction :math:`\hat x`, measurement :math:`y` and target :math:`t`. For a binary mask this
-    is the NMSE of the completed k-space. The NMSE of :math:`m y + (1 - m)\hat x` has the same values,
-    but its slope in :math:`m_p` is twice the gain at a missing point and nothing at an acquired one,
-    so training would exchange points for ever. Here the slope is what acquiring the point gains,
-    wherever it stands.
+    with prediction :math:`\hat x`, measurement :math:`y` and target :math:`t`. For a binary mask
+    this is the NMSE of the completed k-space. The NMSE of :math:`m y + (1 - m)\hat x` has the same
+    values, but its slope in :math:`m_p` is twice the gain at a missing point and nothing at an
+    acquired one, so training would exchange points for ever. Here the slope is what acquiring the
+    point gains, wherever it stands.
 
     Parameters
     ----------
@@ -188,6 +189,7 @@ def fit_jointly(
         callbacks.append(RichProgressBar(leave=False))
     last = folder / "training" / "last.ckpt"
     _quieten()
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
     trainer = pl.Trainer(
         accelerator="auto",
         devices=1,
@@ -207,12 +209,13 @@ def fit_jointly(
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
+    except SystemExit:  # Lightning's answer to Ctrl-C, after which it would ignore a second one
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from None
     except RuntimeError as error:
-        if "size mismatch" in str(error) or "Missing key" in str(error):
+        if "Error(s) in loading state_dict" in str(error):
             raise UserError(f"{last} is a checkpoint of another model: use a new folder") from error
         raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(best["state_dict"])
     return history
@@ -233,5 +236,10 @@ class _FiniteLoss(Callback):
 
 def _quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*Checkpoint directory.*exists.*"):
-        warnings.filterwarnings("ignore", message)
+    for message in (
+        "does not have many workers",
+        "have no `val_dataloader`",
+        "Checkpoint directory.*exists",
+        "LeafSpec",  # Lightning's own use of a deprecated PyTorch class
+    ):
+        warnings.filterwarnings("ignore", f".*{message}")

@@ -123,5 +123,7 @@ def correlate(x: Tensor, response: Tensor, keep: Tensor) -> Tensor:
     -------
     complex ``(batch, coil_out, ky, kx)``
     """
+    if x.shape[0] == 0:  # some FFT libraries refuse an empty transform
+        return x.new_zeros((0, response.shape[3], *x.shape[2:]))
     result: Tensor = _Correlation.apply(x, response, keep)  # type: ignore[no-untyped-call]
     return result

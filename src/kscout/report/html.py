@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
-from kscout.report import Run, figures, load_runs
+from kscout.report import Run, canvas, figures, load_runs
 from kscout.report.table import COLUMNS, cells, rows, splits, warnings
 
 
@@ -120,7 +120,8 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[str, str, str, Any]]:
         "reconstructions.png",
         "Reconstructions",
         "One slice of the test data. All images share one grey scale (white: the 99.9th "
-        "percentile of the reference); all error maps share another, magnified as written. "
+        "percentile of the reference); all error maps share another, linear and magnified as "
+        "written or, where methods differ widely, logarithmic. "
         "The zoom is the framed window; the NMSE is that of the image shown. Methods that did not "
         "keep this slice are left out.",
         figures.reconstructions(runs),
@@ -128,7 +129,8 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[str, str, str, Any]]:
     yield (
         "masks.png",
         "Masks",
-        "White: acquired. DC is in the centre, ky runs downwards, kx to the right.",
+        "White: acquired. DC is in the centre, ky runs downwards, kx to the right. A point moved "
+        "is one that the mask did not acquire at the start of training.",
         figures.masks(runs),
     )
     for run in runs:
@@ -136,7 +138,8 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[str, str, str, Any]]:
             yield (
                 f"mask_history_{_file_name(run.label)}.png",
                 "How the mask was learned",
-                f"{run.label}. Orange: points that the mask did not have at the start.",
+                f"{'. '.join([run.label, *figures.learned_from(run)])}. "
+                "Orange: points that the mask did not have at the start.",
                 figures.mask_history(run),
             )
     yield (
@@ -152,8 +155,7 @@ def _file_name(text: str) -> str:
 
 
 def _picture(figure: Any, path: Path, caption: str) -> Picture:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=figures.RESOLUTION)
+    canvas.save(figure, path)
     try:
         png = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError as error:

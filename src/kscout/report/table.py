@@ -57,22 +57,30 @@ def _seconds(value: float) -> Cell:
     return Cell(f"{value:.1f}" if value < 100 else f"{value:.0f}")
 
 
+METRICS = (
+    Column("nmse_kspace", "NMSE k-space", _scientific, min),
+    Column("nmse", "NMSE image", _scientific, min),
+    Column("nmse_foreground", "NMSE foreground", _scientific, min),
+    Column("psnr", "PSNR dB", _fixed(2), max),
+    Column("ssim", "SSIM", _fixed(5), max),
+    Column("psnr_foreground", "PSNR dB foreground", _fixed(2), max),
+    Column("ssim_foreground", "SSIM foreground", _fixed(5), max),
+)
+"""Everything that a run is scored by."""
+
+INTERVALS = ("nmse_kspace", "psnr", "ssim", "psnr_foreground", "ssim_foreground")
+"""The metrics that the table of methods has room for."""
+
 COLUMNS = (
     Column("method", "method", Cell),
     Column("kind", "kind", Cell),
     Column("samples", "samples", lambda n: Cell(str(n))),
     Column("R", "R", lambda r: Cell(f"{r:.2f}")),
-    Column("nmse_kspace", "NMSE k-space", _scientific, min),
-    Column("psnr", "PSNR dB", _fixed(2), max),
-    Column("ssim", "SSIM", _fixed(4), max),
-    Column("psnr_foreground", "PSNR dB foreground", _fixed(2), max),
-    Column("ssim_foreground", "SSIM foreground", _fixed(4), max),
+    *(metric for metric in METRICS if metric.key in INTERVALS),
     Column("seconds", "seconds", _seconds),
 )
 WIDE = 100
 """Characters of a terminal that has room for a mean and its interval on one line."""
-
-INTERVALS = ("nmse_kspace", "psnr", "ssim", "psnr_foreground", "ssim_foreground")
 
 
 def splits(runs: Sequence[Run]) -> list[str]:
@@ -139,28 +147,70 @@ def warnings(table: Sequence[Row]) -> list[str]:
 
 
 def print_table(runs: Sequence[Run], console: Console) -> None:
-    """Print one table per test condition: mean over slices, and the 95 % interval of the NMSE."""
+    """Print one table per test condition: mean over slices, and the 95 % interval of the NMSE.
+
+    A count that all methods share stands above the table, where it takes no width.
+    """
     for split in splits(runs):
         table = rows(runs, split)
-        grid = Table(
-            title=f"{split}: mean over slices [95 % interval], best in bold; fg: foreground",
-            box=box.SIMPLE_HEAD,
-            padding=0,
-        )
-        for column in COLUMNS:
+        counts = {f"{r['samples']} samples, R={r['R']:.2f}" for r in table if r["samples"]}
+        is_shared = len(counts) == 1
+        shown = [c for c in COLUMNS if not (is_shared and c.key in ("samples", "R"))]
+        title = f"{split}: {counts.pop()} each" if is_shared else split
+        legend = "mean over slices [95 % interval], best in bold; fg: foreground"
+        grid = Table(title=f"{title}\n{legend}", box=box.SIMPLE_HEAD, padding=0)
+        for column in shown:
             title = column.title.replace("dB foreground", "fg").replace("foreground", "fg")
             grid.add_column(
-                title.replace(" ", "\n"),
+                title.replace("seconds", "s").replace(" ", "\n"),
                 justify="left" if column.is_text else "right",
                 no_wrap=column.key != "method",
                 min_width=10 if column.key == "method" else None,
                 overflow="fold",
             )
         for line in cells(table):
-            grid.add_row(*(_terminal(*pair, console.width) for pair in _paired(line)))
+            pairs = [pair for pair in _paired(line) if pair[1] in shown]
+            grid.add_row(*(_terminal(*pair, console.width) for pair in pairs))
         console.print(grid)
         for warning in warnings(table):
             console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def print_summary(summary: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print one run's metrics, a row each, with a column for each test condition.
+
+    Parameters
+    ----------
+    summary : from :func:`kscout.evaluation.summarise`
+    console : printed to; where it is narrow, intervals stand below their means
+    """
+    title = "mean over slices [95 % interval]"
+    grid = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    grid.add_column("")
+    for split, found in summary.items():
+        slices, volumes = (found[f"n_{noun}s"] for noun in ("slice", "volume"))
+        grid.add_column(
+            Text(f"{split}\n{_plural(slices, 'slice')}\n{_plural(volumes, 'volume')}"),
+            justify="right",
+            overflow="fold",
+        )
+    one_line = 20 + 24 * len(summary) <= console.width
+    for metric in METRICS:
+        texts = [_summary_text(found[metric.key], metric) for found in summary.values()]
+        line = texts if one_line else [text.replace(" [", "\n[") for text in texts]
+        grid.add_row(metric.title, *map(Text, line))
+    console.print(grid)
+
+
+def _summary_text(value: dict[str, float], metric: Column) -> str:
+    if not math.isfinite(value["mean"]):
+        return "-"
+    cell = metric.write(value)
+    return f"{cell.text} {cell.interval}"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _paired(line: Sequence[Cell]) -> list[tuple[Cell, Column]]:

@@ -5,7 +5,6 @@ returns a bool mask ``(ky, kx)`` with ``budget.n_samples`` points, the ACS among
 """
 
 import math
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from kscout.errors import UserError
 from kscout.sampling.budget import Budget, fit_to_budget, squared_radius, take_highest
+from kscout.sampling.files import read_mask
 from kscout.sampling.tiles import check_tile, repeat_tile
 
 Ints = NDArray[np.int64]
@@ -342,21 +342,9 @@ def from_file(budget: Budget, seed: int, *, path: Path) -> Tensor:
         if the file cannot be read, or its array is of another shape, not binary, of another count
         than the budget, or lacks points of the ACS
     """
-    try:  # mapped, so that a header which promises too much takes no memory
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"mask file {path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read mask file {path} as .npy: {_one_line(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"mask file {path} is an .npz archive: valid is one array in an .npy file")
-    if array.shape != budget.shape:
-        raise UserError(f"mask file {path} has shape {array.shape}: valid is {budget.shape}")
-    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
-        raise UserError(
-            f"mask file {path} ({array.dtype}) is not binary: valid is bool, or only 0 and 1"
-        )
-    mask = torch.from_numpy(array.astype(bool))
+    mask = read_mask(path)
+    if tuple(mask.shape) != budget.shape:
+        raise UserError(f"mask file {path} has shape {tuple(mask.shape)}: valid is {budget.shape}")
     if (count := int(mask.sum())) != budget.n_samples:
         raise UserError(
             f"mask file {path} has {count} points, but the budget is {budget.n_samples}: "
@@ -368,10 +356,6 @@ def from_file(budget: Budget, seed: int, *, path: Path) -> Tensor:
             "use a mask with them, or a smaller ACS"
         )
     return mask
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -1,0 +1,145 @@
+"""A finished run on other data: reconstruct a file, or test again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kscout.data import KspaceSet
+from kscout.data.files import read_geometry, read_kspace, sampled_points
+from kscout.errors import UserError
+from kscout.evaluation import evaluate, summarise
+from kscout.experiment.config import Experiment, check, set_path
+from kscout.experiment.folder import RunFolder
+from kscout.experiment.progress import progress_bar
+from kscout.experiment.run import load_data
+from kscout.recon import RECONSTRUCTORS, Reconstructor
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """What a finished run takes to new data.
+
+    Attributes
+    ----------
+    mask : bool ``(ky, kx)``
+    coil_scale : float ``(coil,)``, the scale of the coils that the reconstructor was fitted on
+    """
+
+    experiment: Experiment
+    mask: Tensor
+    reconstructor: Reconstructor
+    coil_scale: Tensor
+
+    @classmethod
+    def load(cls, folder: Path) -> "FittedRun":
+        """Read a run folder; ``UserError`` if it is none, is unfinished or is broken."""
+        run = RunFolder(folder)
+        experiment = run.experiment()
+        if run.state != "finished":
+            raise UserError(f"{folder} is not finished ({run.state}): run `kscout train` again")
+        checkpoint, mask = run.checkpoint(), run.mask()
+        scale: Tensor = checkpoint["coil_scale"]
+        config = experiment.reconstructor
+        reconstructor = RECONSTRUCTORS[config.kind](len(scale), experiment.seed, **config.options())
+        try:
+            reconstructor.load_state_dict(checkpoint["reconstructor"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{folder / 'checkpoint.ckpt'} does not fit the run's {config.kind}: "
+                "config.yaml or the checkpoint was changed"
+            ) from error
+        return cls(experiment, mask, reconstructor.eval(), scale)
+
+
+@torch.no_grad()
+def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
+    """Reconstruct k-space from a file with a finished run.
+
+    Returns
+    -------
+    the completed k-space as ``kspace`` and the file's as ``target``
+
+    Raises
+    ------
+    UserError
+        if the file has other coils or another plane than the run, or lacks points of its mask
+    """
+    run = FittedRun.load(folder)
+    kspace = read_kspace(file)
+    n_coils, shape = kspace.shape[1], tuple(kspace.shape[-2:])
+    if n_coils != len(run.coil_scale):
+        raise UserError(
+            f"{file} has {n_coils} coils: {folder} was fitted to {len(run.coil_scale)} and can "
+            "reconstruct no other number"
+        )
+    if shape != tuple(run.mask.shape):
+        raise UserError(
+            f"{file} has a plane of {shape[0]}x{shape[1]}: the mask of {folder} is "
+            f"{run.mask.shape[0]}x{run.mask.shape[1]}"
+        )
+    acquired = sampled_points(kspace)
+    n_absent = int((run.mask & ~acquired).sum())
+    if n_absent:
+        raise UserError(
+            f"{file} lacks {n_absent} of the {int(run.mask.sum())} points that {folder} acquires: "
+            "valid is a scan with that mask, or a fully sampled one"
+        )
+    voxel_size, quarter_turns = read_geometry(file)
+    scale, mask = run.coil_scale[:, None, None], run.mask.float()
+    completed = torch.empty_like(kspace)
+    with progress_bar(console, "reconstruct") as show:
+        for start in range(0, len(kspace), BATCH):
+            part = slice(start, start + BATCH)
+            completed[part] = run.reconstructor(kspace[part] * scale * mask, mask) / scale
+            show("slices", min(start + BATCH, len(kspace)), len(kspace))
+    result = KspaceSet(
+        kspace=completed,
+        target=kspace,
+        volume=torch.zeros(len(kspace), dtype=torch.int64),
+        coil_scale=torch.ones(n_coils),
+        voxel_size=voxel_size,
+        quarter_turns=quarter_turns,
+    )
+    if acquired.all():
+        error = (result.image(completed) - result.image(kspace)).square().sum()
+        nmse = float(error / result.image(kspace).square().sum())
+        console.print(f"fully sampled, masked with {int(mask.sum())} points: image NMSE {nmse:.3g}")
+    return result
+
+
+def evaluate_again(
+    folder: Path, overrides: Sequence[str], console: Console
+) -> dict[str, dict[str, object]]:
+    """Test a finished run on its data, changed by ``data.*`` overrides: summary per condition."""
+    run = FittedRun.load(folder)
+    experiment = run.experiment
+    if overrides:
+        tree = experiment.model_dump(mode="json", exclude_unset=True)
+        for override in overrides:
+            if not override.startswith("data."):
+                raise UserError(f"'{override}': only data.* can be changed of a finished run")
+            set_path(tree, override)
+        experiment = check(Experiment, tree, str(folder / "config.yaml"))
+    splits = load_data(experiment, console)
+    records = []
+    with progress_bar(console, "test") as show:
+        for name, part in splits.items():
+            if not name.startswith("test"):
+                continue
+            if part.n_coils != len(run.coil_scale):
+                raise UserError(
+                    f"the data has {part.n_coils} coils: {folder} was fitted to "
+                    f"{len(run.coil_scale)}"
+                )
+            rescaled = part.with_coil_scale(run.coil_scale)
+            records += evaluate(
+                run.mask, run.reconstructor, rescaled, split=name, progress=partial(show, name)
+            )
+    return summarise(records)

@@ -1,0 +1,68 @@
+"""Masks for the command line: made by name, or searched for."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from kscout.atomic import atomic_path
+from kscout.errors import UserError
+from kscout.experiment.config import BudgetConfig, check, load_experiment, parse_options
+from kscout.experiment.run import Method, load_data
+from kscout.learning.search import RankedTile
+from kscout.sampling import FIXED_MASKS, Budget
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``KYxKX`` to two positive integers."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise UserError(f"'{text}' is not a size: valid is KYxKX, such as 121x145")
+    return int(parts[0]), int(parts[1])
+
+
+def make_mask(
+    kind: str, shape: str, budget: dict[str, Any], seed: int, options: Sequence[str]
+) -> Tensor:
+    """A fixed mask by name: bool ``(ky, kx)``."""
+    given = {name: value for name, value in budget.items() if value is not None}
+    settings = check(BudgetConfig, given, "budget").options()
+    chosen = parse_options(FIXED_MASKS, kind, options)
+    return FIXED_MASKS[kind](Budget.of(parse_size(shape), **settings), seed, **chosen.options())
+
+
+def search_tiles(
+    config: Path, overrides: Sequence[str], tile: str, console: Console
+) -> tuple[list[RankedTile], Budget]:
+    """Rank tiles of a size on a configuration's data; its own sampler does not matter."""
+    height, width = parse_size(tile)
+    search = ("sampler.kind=tile_search", f"sampler.tile=[{height}, {width}]")
+    experiment = load_experiment(config, (*overrides, *search))
+    splits = load_data(experiment, console)
+    method = Method.of(experiment, splits)
+    return method.search(splits, console), method.budget
+
+
+def print_tiles(ranked: Sequence[RankedTile], top: int, console: Console) -> None:
+    """The best tiles as pictures of letters, with the errors of both rounds."""
+    table = Table("rank", "tile", "NMSE, whole stack", "error, one block", box=box.SIMPLE_HEAD)
+    for i, entry in enumerate(ranked[:top]):
+        picture = "\n".join("".join("#" if p else "." for p in row) for row in entry.tile.tolist())
+        nmse = "-" if math.isnan(entry.nmse) else f"{entry.nmse:.3e}"
+        table.add_row(str(i + 1), picture, nmse, f"{entry.one_block:.3e}", end_section=True)
+    console.print(table)
+    console.print(f"{len(ranked)} tiles ranked, no two the same up to a shift")
+
+
+def write_mask(mask: Tensor, path: Path) -> None:
+    """Write a mask as ``.npy``."""
+    if path.suffix != ".npy":
+        raise UserError(f"{path}: a mask is written as .npy")
+    with atomic_path(path) as temporary:
+        np.save(temporary, mask.cpu().numpy(), allow_pickle=False)

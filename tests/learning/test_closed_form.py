@@ -1,0 +1,140 @@
+"""The closed-form fit against plain least squares, and on data whose kernel is known."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import laws
+from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
+from kscout.learning.closed_form import (
+    fit_closed_form,
+    neighbours,
+    normal_equations,
+    solve_kernel,
+)
+from kscout.metrics import nmse
+from kscout.physics.spirit import Boundary
+from kscout.recon import SpiritNet
+from kscout.sampling import Budget, build_sampler
+from laws import complex_normal
+from synthetic import blobs, slices
+
+SHAPE = (13, 10)
+
+
+def random_mask(acceleration: float = 2) -> Tensor:
+    return build_sampler("random_points", Budget.of(SHAPE, acceleration=acceleration), 0).mask()
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_the_window_is_what_the_kernel_reads(boundary: Boundary) -> None:
+    net = SpiritNet(2, n_blocks=1, kernel_size=5, boundary=boundary)
+    x = complex_normal((2, *SHAPE))
+    by_window = torch.einsum("oikl,iklyx->oyx", net.kernel(0), neighbours(x, 5, boundary))
+    torch.testing.assert_close(net.estimate(0, x[None], torch.ones(SHAPE))[0], by_window)
+
+
+def test_it_is_least_squares_without_the_own_column() -> None:
+    n_coils, size, regularisation = 2, 3, 1e-3
+    n = n_coils * size**2
+    a = complex_normal((60, n), 1, torch.complex128)
+    b = complex_normal((60, n_coils), 2, torch.complex128)
+    gram = a.mH @ a
+    kernel = solve_kernel(gram, a.mH @ b, size, regularisation)
+    load = regularisation * float(gram.diagonal().real.mean())
+    for coil in range(n_coils):
+        own = coil * size**2 + size**2 // 2
+        rows = np.vstack([a.numpy(), np.sqrt(load) * np.eye(n)])
+        right = np.concatenate([b[:, coil].numpy(), np.zeros(n)])
+        free = np.linalg.lstsq(np.delete(rows, own, 1), right, rcond=None)[0]
+        expected = np.insert(free, own, 0).reshape(n_coils, size, size)
+        np.testing.assert_allclose(kernel[coil].numpy(), expected, atol=1e-6)
+
+
+def test_the_normal_equations_are_the_sums_that_they_are_said_to_be() -> None:
+    x, t = complex_normal((2, 2, *SHAPE), 1), complex_normal((2, 2, *SHAPE), 2)
+    points = [torch.tensor([[0, 0], [12, 9], [5, 3]]), torch.tensor([[7, 0]])]
+    gram, cross = normal_equations(x, t, points, 3, "zero")
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    places = [(s, *place) for s, where in enumerate(points) for place in where.tolist()]
+    a = np.stack([padded[s, :, y : y + 3, x : x + 3].ravel() for s, y, x in places])
+    b = np.stack([t.numpy()[s, :, y, x] for s, y, x in places])
+    np.testing.assert_allclose(gram.numpy(), a.conj().T @ a, atol=1e-4)
+    np.testing.assert_allclose(cross.numpy(), a.conj().T @ b, atol=1e-4)
+
+
+def test_a_known_kernel_is_found() -> None:
+    """Every other column is made from its neighbours; the fit must find the weights."""
+    known = torch.zeros((2, 2, 3, 3), dtype=torch.complex64)
+    known[:, :, :, [0, 2]] = 0.3 * complex_normal((2, 2, 3, 2), 5)
+    mask = (torch.arange(11) % 2 == 0).expand(13, 11)
+    net = SpiritNet(2, n_blocks=1, kernel_size=3)
+    with torch.no_grad():
+        net.kernels[0] = known
+        acquired = complex_normal((6, 2, 13, 11)) * mask
+        kspace = net(acquired, mask.float())
+    fitted = SpiritNet(2, seed=9, n_blocks=1, kernel_size=3)
+    fit_closed_form(fitted, mask, slices(kspace), seed=0, regularisation=1e-12)
+    with torch.no_grad():
+        assert nmse(fitted(acquired, mask.float()), kspace).max() < 1e-10
+    torch.testing.assert_close(fitted.kernel(0).detach(), known, atol=1e-4, rtol=1e-4)
+
+
+def training_errors(mask: Tensor, data: KspaceSet, boundary: Boundary) -> list[float]:
+    """Relative squared error of stacks of 0 (random kernels), 1, 2 and 3 blocks."""
+    errors = []
+    for n_blocks in range(4):
+        net = SpiritNet(2, n_blocks=n_blocks or 3, kernel_size=5, boundary=boundary)
+        if n_blocks:
+            fit_closed_form(net, mask, data, seed=0)
+        with torch.no_grad():
+            error = net(data.kspace * mask, mask.float()) - data.target
+        errors.append(float(error.norm() ** 2 / data.target.norm() ** 2))
+    return errors
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_each_further_block_helps(boundary: Boundary) -> None:
+    mask = random_mask()
+    errors = training_errors(mask, blobs(20, shape=SHAPE), boundary)
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] > errors[2] > errors[3]
+
+
+def test_the_seed_decides_the_draw() -> None:
+    mask, data = random_mask(), blobs(12, shape=SHAPE)
+
+    def fitted(seed: int) -> Tensor:
+        net = SpiritNet(2, n_blocks=2, kernel_size=3)
+        fit_closed_form(net, mask, data, seed=seed, n_slices=5, n_equations=100)
+        return net.kernels.detach()
+
+    laws.deterministic(fitted, differs=True)
+
+
+def test_every_block_is_told_and_a_full_mask_leaves_the_net_alone() -> None:
+    net, told = SpiritNet(2, n_blocks=3, kernel_size=3), []
+    before = net.kernels.detach().clone()
+
+    def advance() -> None:
+        told.append(1)
+
+    fit: Callable[[Tensor], None] = lambda mask: fit_closed_form(  # noqa: E731
+        net, mask, blobs(3, shape=SHAPE), seed=0, advance=advance
+    )
+    fit(torch.ones(SHAPE, dtype=torch.bool))
+    assert torch.equal(net.kernels, before)
+    assert told == []
+    fit(random_mask())
+    assert not torch.equal(net.kernels, before)
+    assert len(told) == 3
+
+
+def test_nothing_but_zeros_is_refused() -> None:
+    data = slices(torch.zeros((3, 2, *SHAPE), dtype=torch.complex64))
+    with pytest.raises(UserError, match="cannot be fitted: all samples"):
+        fit_closed_form(SpiritNet(2, kernel_size=3), random_mask(), data, seed=0)
