@@ -15,7 +15,9 @@ from kscout.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-SECTION = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 app = typer.Typer(
     help="Learn where to sample k-space and how to reconstruct from what was sampled.",
     pretty_exceptions_enable=False,
@@ -275,8 +277,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on where this one stopped", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer ends so on Ctrl-C, without a word
+            typer.echo("interrupted: the same command goes on where this one stopped", err=True)
+        raise

@@ -1,6 +1,7 @@
 """The report, on small synthetic run folders."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import LogNorm
 from rich.console import Console
 
 from kscout.errors import UserError
 from kscout.report import canvas, figures, load_runs
 from kscout.report.html import write_report
-from kscout.report.table import COLUMNS, cells, markdown, print_table, rows, warnings
+from kscout.report.table import COLUMNS, cells, markdown, print_summary, print_table, rows, warnings
 
 SHAPE = (13, 18)
 
@@ -141,6 +143,41 @@ def test_terminal_and_markdown_show_the_same_table(run: Path) -> None:
     assert "**1.00e-04 [0.90, 1.10]**" in text
 
 
+def test_a_shared_count_stands_above_the_table_and_all_fits_80_columns(run: Path) -> None:
+    write_run(run / "compare/long", "a method with rather a long name", 9e-2)
+    console = Console(width=80, record=True)
+    print_table(load_runs([run]), console)
+    text = console.export_text()
+    assert "test: 60 samples, R=3.90 each" in text
+    assert text.count("3.90") == 1
+    assert "…" not in text
+    assert "0.99990" in text  # SSIM 1 - 1e-4
+    write_run(run / "compare/odd", "odd", 5e-2, n_samples=61)
+    print_table(load_runs([run]), console)
+    text = console.export_text()
+    assert text.count("3.90") == 5
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("n_splits", [1, 3])
+def test_summary_shows_every_metric_of_every_condition(n_splits: int) -> None:
+    values = {"nmse_kspace": 3e-5, "nmse": 2e-5, "nmse_foreground": math.nan, "psnr": 41.239,
+              "ssim": 0.99985, "psnr_foreground": 40.5, "ssim_foreground": 0.99973}  # fmt: skip
+    scores = {key: {"mean": x, "low": 0.9 * x, "high": 1.1 * x} for key, x in values.items()}
+    names = ["test", "test_coils [x]", "test_anatomy"][:n_splits]
+    summary: dict[str, dict[str, Any]] = {
+        name: {**scores, "n_slices": 120, "n_volumes": 1} for name in names
+    }
+    console = Console(width=80, record=True)
+    print_summary(summary, console)
+    text = console.export_text()
+    for shown in (*names, "120 slices", "1 volume", "3.00e-05", "[2.70, 3.30]", "41.24", "0.99973"):
+        assert shown in text
+    assert text.count("nan") == 0
+    assert text.count(" - ") == n_splits
+    assert "…" not in text
+
+
 def test_every_test_condition_has_its_own_table(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     results["summary"]["test_coils"] = results["summary"]["test"]
@@ -210,6 +247,41 @@ def test_pictures_have_one_grey_scale_and_the_right_aspect(run: Path) -> None:
     height, width = box.height * figure.get_figheight(), box.width * figure.get_figwidth()
     # 13 pixels of 2 mm now run along x, 18 of 1 mm along y
     assert height / width == pytest.approx(18 / 26)
+
+
+def text_of(figure: Any) -> str:
+    return "\n".join(text.get_text() for text in figure.texts)
+
+
+def test_error_maps_are_linear_among_equals_and_logarithmic_otherwise(run: Path) -> None:
+    equals = figures.reconstructions(load_runs([run / "compare/caipi", run / "compare/global"]))
+    widely = figures.reconstructions(load_runs([write_run(run / "compare/bad", "bad", 5.0), run]))
+    for figure, is_log in ((equals, False), (widely, True)):
+        assert figure is not None
+        images = [image for axes in figure.axes for image in axes.get_images()]
+        maps = [image for image in images if image.get_cmap().name == figures.ERROR_MAP]
+        assert {isinstance(image.norm, LogNorm) for image in maps[:-1]} == {is_log}
+        assert ("error\n(log)" in text_of(figure)) == is_log
+    # No method is black beside the worst one: the last loop left the maps of both.
+    assert all(
+        np.percentile(np.asarray(image.get_array()), 90) > image.norm.vmin for image in maps[:-1]
+    )
+
+
+def test_a_learned_mask_tells_its_start_its_moves_and_the_epoch_that_was_kept(run: Path) -> None:
+    history = np.load(run / "mask_history.npy")
+    np.save(run / "mask.npy", history[1])
+    _edit(run, "sampler", {"kind": "tile", "init": "density"})
+    (learned,) = load_runs([run])[:1]
+    moved = int((history[1] & ~history[0]).sum())
+    masks = figures.masks([learned])
+    assert masks is not None
+    assert f"start: density, {moved} points moved" in text_of(masks)
+    shown = figures.mask_history(learned, n_snapshots=2)
+    assert shown is not None
+    assert "epoch 1 (kept)" in text_of(shown)
+    assert "start" in text_of(shown)
+    assert len(shown.axes) == 4
 
 
 BREAK: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -13,7 +13,7 @@ from kscout.data import KspaceSet
 from kscout.data.files import read_geometry, read_kspace, sampled_points
 from kscout.errors import UserError
 from kscout.evaluation import evaluate, summarise
-from kscout.experiment.config import Experiment, check, set_path
+from kscout.experiment.config import Experiment, check, set_paths
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import load_data
@@ -50,7 +50,7 @@ class FittedRun:
         reconstructor = RECONSTRUCTORS[config.kind](len(scale), experiment.seed, **config.options())
         try:
             reconstructor.load_state_dict(checkpoint["reconstructor"])
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{folder / 'checkpoint.ckpt'} does not fit the run's {config.kind}: "
                 "config.yaml or the checkpoint was changed"
@@ -125,7 +125,7 @@ def evaluate_again(
         for override in overrides:
             if not override.startswith("data."):
                 raise UserError(f"'{override}': only data.* can be changed of a finished run")
-            set_path(tree, override)
+        set_paths(tree, overrides)
         experiment = check(Experiment, tree, str(folder / "config.yaml"))
     splits = load_data(experiment, console)
     records = []

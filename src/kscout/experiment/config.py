@@ -1,13 +1,24 @@
 """Typed configuration: a YAML file, checked against the signatures of what it names."""
 
 import inspect
+import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from kscout.data import DATA
 from kscout.errors import UserError
@@ -56,8 +67,8 @@ def options_of(entry: Callable[..., Any], kind: str | None = None) -> type[Optio
 
 def one_of(entries: Mapping[str, Callable[..., Any]]) -> Any:
     """A type for one entry of a dict, picked by ``kind``."""
-    union = Union[tuple(options_of(entry, kind) for kind, entry in entries.items())]  # noqa: UP007
-    return Annotated[union, Field(discriminator="kind")]  # type: ignore[valid-type]
+    union: Any = reduce(or_, (options_of(entry, kind) for kind, entry in entries.items()))
+    return Annotated[union, Field(discriminator="kind")]
 
 
 DataConfig: Any = one_of(DATA)
@@ -66,6 +77,8 @@ ReconstructorConfig: Any = one_of(RECONSTRUCTORS)
 BudgetConfig: Any = options_of(Budget.of)
 ClosedFormConfig: Any = options_of(fit_closed_form)
 Rate = Annotated[float, Field(gt=0, lt=10)]
+Name = Annotated[str, Field(pattern=r"^[\w][\w .+-]*$", max_length=80)]
+"""Of a method; also the name of its folder."""
 
 
 class Training(BaseModel):
@@ -97,25 +110,33 @@ class Experiment(BaseModel):
 
     model_config = STRICT
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")]
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     budget: BudgetConfig
     sampler: SamplerConfig
     reconstructor: ReconstructorConfig
     training: Training = Training()
-    compare: dict[Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")], SamplerConfig] = {}
+    compare: dict[Name, SamplerConfig] = {}
 
     @field_validator("budget")
     @classmethod
     def _one_budget(cls, budget: Any) -> Any:
-        given = [name for name in ("acceleration", "n_samples", "n_lines") if getattr(budget, name)]
+        units = ("acceleration", "n_samples", "n_lines")
+        given = [name for name in units if getattr(budget, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 "exactly one of acceleration, n_samples and n_lines is needed; drop one with "
                 f"=null ({', '.join(given) or 'none'} given)"
             )
         return budget
+
+    @field_validator("compare")
+    @classmethod
+    def _own_names(cls, compare: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.data.get("name") in compare:
+            raise ValueError("one of these has the name of the experiment; valid is another name")
+        return compare
 
     def compared(self, name: str) -> "Experiment":
         """The experiment with one of the samplers of ``compare`` in place of its own."""
@@ -132,30 +153,50 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
         one line: the file, the key, what is wrong, and what is valid
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UserError(f"cannot read {path}: {reason}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {reason}") from error
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no configuration: valid keys are {_keys(Experiment)}")
-    for override in overrides:
-        set_path(tree, override)
+    set_paths(tree, overrides)
     return check(Experiment, tree, str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, where its parser would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"key '{twice}' stands twice (line {node.start_mark.line + 1} on)")
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """What YAML says, safely; ``UserError`` naming ``source`` if it is none."""
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except RecursionError as error:
+        raise UserError(f"{source} is not valid YAML: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # numbers and dates out of range too
+        raise UserError(f"{source} is not valid YAML: {_short(error)}") from error
+
+
+def set_paths(tree: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Apply ``key.path=value`` changes: those of a ``kind`` first, because they drop options."""
+    for override in sorted(overrides, key=lambda text: _keys_of(text)[-1] != "kind"):
+        set_path(tree, override)
 
 
 def set_path(tree: dict[str, Any], override: str) -> None:
     """Set ``key.path=value`` in nested dicts; the value is read as YAML."""
-    path, equals, value = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(keys):
+    keys, value = _keys_of(override), override.partition("=")[2]
+    if "=" not in override or not all(keys):
         raise UserError(f"'{override}' is not of the form key.path=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"the value of '{override}' is not valid YAML") from error
+    parsed = parse_yaml(value, f"the value of '{_short(override)}'")
     for key in keys[:-1]:
         below = tree.setdefault(key, {})
         if not isinstance(below, dict):
@@ -166,6 +207,10 @@ def set_path(tree: dict[str, Any], override: str) -> None:
     tree[keys[-1]] = parsed
 
 
+def _keys_of(override: str) -> list[str]:
+    return override.partition("=")[0].split(".")
+
+
 def parse_options(
     entries: Mapping[str, Callable[..., Any]], kind: str, options: Iterable[str]
 ) -> Options:
@@ -173,8 +218,7 @@ def parse_options(
     if kind not in entries:
         raise UserError(f"'{kind}' is unknown: valid is {', '.join(entries)}")
     tree: dict[str, Any] = {}
-    for option in options:
-        set_path(tree, option)
+    set_paths(tree, options)
     return check(options_of(entries[kind]), tree, kind)
 
 
@@ -203,8 +247,22 @@ def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
             )
         case "union_tag_not_found":
             return f"{where} needs a kind"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{where} is {_short(value)}: valid is a section of keys with values"
+        case "string_pattern_mismatch":
+            return f"{where} is {_short(value)}: valid are letters, digits, spaces and ._+-"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where} is {value!r}: {message[0].lower()}{message[1:]}"
+    return f"{where} is {_short(value)}: {message[0].lower()}{message[1:]}"
+
+
+_WIDTH = 200
+_WRITER = reprlib.Repr(maxstring=_WIDTH, maxother=_WIDTH)  # never writes out a huge value
+
+
+def _short(value: object) -> str:
+    """A value on one line that a terminal has room for."""
+    text = str(value) if isinstance(value, Exception | str) else _WRITER.repr(value)
+    return " ".join(text.split())[:_WIDTH]
 
 
 def _section(model: type[BaseModel], location: Sequence[str]) -> tuple[type[BaseModel], list[str]]:
@@ -218,6 +276,8 @@ def _section(model: type[BaseModel], location: Sequence[str]) -> tuple[type[Base
         kinds = {option.__name__: option for option in _options_in(current)}
         if part in kinds:
             current = section = kinds[part]
+            continue
+        if part == "[key]":
             continue
         shown.append(part)
         if inspect.isclass(current) and issubclass(current, BaseModel):

@@ -9,6 +9,7 @@ learned, ``mask_history.npy``. The samplers compared with it are run folders of 
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from torch import Tensor
 
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
-from kscout.experiment.config import Experiment, check
+from kscout.experiment.config import Experiment, check, parse_yaml
+from kscout.sampling.files import read_mask
+
+STATES = ("running", "finished", "interrupted", "failed")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,11 @@ class RunFolder:
 
     @property
     def state(self) -> str | None:
-        """``running``, ``finished``, ``interrupted`` or ``failed``; ``None`` for a new folder."""
+        """One of :data:`STATES`; ``None`` for a new folder, or one whose status is unreadable."""
         path = self.path / "status.json"
-        if not path.exists():
-            return None
-        with suppress(ValueError, AttributeError):
-            return str(json.loads(path.read_text(encoding="utf-8")).get("state"))
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
+            state = json.loads(path.read_text(encoding="utf-8")).get("state")
+            return state if state in STATES else None
         return None
 
     def set_state(self, state: str, error: str | None = None) -> None:
@@ -56,8 +59,8 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.write_json("status.json", {"state": state, "since": now, "error": error})
 
-    def claim(self, experiment: Experiment) -> None:
-        """Make the folder this experiment's, or raise ``UserError`` if it is another's.
+    def refuse_other(self, experiment: Experiment) -> None:
+        """Raise ``UserError`` if the folder cannot be this experiment's; writes nothing.
 
         What is compared may change between calls: it lies in folders of its own.
         """
@@ -75,6 +78,15 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
+        parent = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise UserError(
+                f"cannot write {self.path}: {parent} is not a writable folder: choose another --out"
+            )
+
+    def claim(self, experiment: Experiment) -> None:
+        """Make the folder this experiment's, or raise ``UserError`` as :meth:`refuse_other`."""
+        self.refuse_other(experiment)
         with atomic_path(self.path / "config.yaml") as temporary:
             tree = experiment.model_dump(mode="json")
             temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
@@ -83,17 +95,17 @@ class RunFolder:
         """The configuration that the folder was made with."""
         path = self.path / "config.yaml"
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.path} is not a run folder: no readable config.yaml") from error
-        return check(Experiment, tree, str(path))
+        return check(Experiment, parse_yaml(text, str(path)), str(path))
 
     def results(self) -> dict[str, Any]:
         """``results.json`` of a finished run."""
         path = self.path / "results.json"
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is not a finished run: no readable results.json"
             ) from error
@@ -103,21 +115,20 @@ class RunFolder:
 
     def mask(self) -> Tensor:
         """The final mask, bool ``(ky, kx)``."""
-        path = self.path / "mask.npy"
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} is not a readable mask") from error
-        return torch.from_numpy(np.asarray(array, dtype=bool))
+        return read_mask(self.path / "mask.npy")
 
     def checkpoint(self) -> dict[str, Any]:
         """State of the fitted reconstructor, and the scale of the coils that it was fitted on."""
         path = self.path / "checkpoint.ckpt"
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-            return {"reconstructor": loaded["reconstructor"], "coil_scale": loaded["coil_scale"]}
+            state, scale = loaded["reconstructor"], loaded["coil_scale"]
+            is_valid = scale.ndim == 1 and scale.is_floating_point() and bool((scale > 0).all())
+            if is_valid and isinstance(state, dict):
+                return {"reconstructor": state, "coil_scale": scale}
         except Exception as error:  # torch raises whatever its reader meets in a broken file
             raise UserError(f"{path} is not a readable checkpoint") from error
+        raise UserError(f"{path} is not the checkpoint of a run")
 
     def write_json(self, name: str, content: Any) -> None:
         with atomic_path(self.path / name) as temporary:

@@ -20,6 +20,8 @@ from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.search import RankedTile
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
+from kscout.sampling.learned import tile_budget
+from kscout.sampling.tiles import check_tile
 
 N_EXAMPLES = 3
 
@@ -38,14 +40,19 @@ def run_experiment(experiment: Experiment, folder: Path, console: Console) -> No
     jobs = [(main, experiment)]
     jobs += [(main.compared(name), experiment.compared(name)) for name in experiment.compare]
     for run, job in jobs:
-        run.claim(job)
+        run.refuse_other(job)
     unfinished = [(run, job) for run, job in jobs if run.state != "finished"]
     if not unfinished:
         console.print(f"{folder} is finished: nothing left to do")
         return
     splits = load_data(experiment, console)
-    for _, job in unfinished:
-        Method.of(job, splits)  # refuses impossible ones before any work is done
+    for _, job in unfinished:  # all are refused before anything is written or done
+        try:
+            Method.of(job, splits)
+        except UserError as error:
+            raise UserError(f"{job.name}: {error}") from error
+    for run, job in jobs:
+        run.claim(job)
     for i, (run, job) in enumerate(unfinished):
         console.print(f"[bold]{job.name}[/] ({i + 1} of {len(unfinished)})", highlight=False)
         run_one(job, splits, run, console)
@@ -122,7 +129,10 @@ class Method:
                 "training.finish or a tile search is spirit_net"
             )
         made = None
-        if sampler.kind not in SEARCHES:
+        if sampler.kind in SEARCHES:
+            check_tile(sampler.tile, train.shape)
+            tile_budget(sampler.tile, budget)  # refuses a tile that is left without a point
+        else:
             made = build_sampler(sampler.kind, budget, experiment.seed, **sampler.options())
         return cls(experiment, budget, made, reconstructor)
 

@@ -11,9 +11,11 @@ import pytorch_lightning as pl
 import torch
 from pydantic import Field
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from kscout.atomic import atomic_path
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.learning.history import History
@@ -196,6 +198,7 @@ def fit_jointly(
         max_epochs=epochs,
         logger=False,
         callbacks=callbacks,
+        plugins=_AtomicCheckpoints(),
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -216,7 +219,7 @@ def fit_jointly(
         if "Error(s) in loading state_dict" in str(error):
             raise UserError(f"{last} is a checkpoint of another model: use a new folder") from error
         raise
-    best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    best = torch.load(folder / "training" / "best.ckpt", map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(best["state_dict"])
     return history
 
@@ -232,6 +235,16 @@ class _FiniteLoss(Callback):
                 f"the training loss is not finite in epoch {trainer.current_epoch}: "
                 "use a lower learning rate"
             )
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """A run killed while it saves keeps the checkpoint before."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        with atomic_path(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def _quieten() -> None:

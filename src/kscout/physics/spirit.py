@@ -68,8 +68,8 @@ class _Correlation(torch.autograd.Function):
     """:func:`correlate` with its gradient written out.
 
     Autograd would hand the batched matrix product lazily conjugated operands, which it copies one
-    matrix at a time. The gradient has the forward's shape: pad, transform, multiply by the adjoint
-    matrices, transform back, crop.
+    matrix at a time; transposed ones it takes as they are. The gradient has the forward's shape:
+    pad, transform, multiply by the adjoint matrices, transform back, crop.
     """
 
     @staticmethod
@@ -88,13 +88,14 @@ class _Correlation(torch.autograd.Function):
         if needs_keep:
             grad_keep = (gradient * estimate.conj()).real.sum_to_size(keep.shape)
         if needs_x or needs_response:
-            g = _to_pixels(plane_fft(gradient * keep, response.shape[:2]))
-        if needs_x:
-            adjoint = response.flatten(0, 1).mH.resolve_conj()
-            grad_x = _from_pixels(torch.bmm(g, adjoint), response, gradient.shape)
+            # A^H g = conj(A^T conj(g)), so one conjugate, taken in place, serves both products.
+            g = _to_pixels(plane_fft(gradient * keep, response.shape[:2])).conj_physical_()
         if needs_response:
-            product = torch.bmm(pixels.mH.resolve_conj(), g)
+            product = torch.bmm(pixels.mT, g).conj_physical_()
             grad_response = product.div_(g.shape[0]).view(response.shape)
+        if needs_x:
+            product = torch.bmm(g, response.flatten(0, 1).mT).conj_physical_()
+            grad_x = _from_pixels(product, response, gradient.shape)
         return grad_x, grad_response, grad_keep
 
 

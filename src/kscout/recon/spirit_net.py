@@ -76,6 +76,8 @@ class SpiritNet(Reconstructor):
         return correlate(x, kernel_response(self.kernel(block), plane), keep)
 
     def predict(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        # Changes no value, but takes the slope of the mask through the neighbours from the missing
+        # points: with it, joint training of the mask does not settle.
         x = kspace = kspace * mask
         for block in range(self.n_blocks - 1):
             x = kspace + self.estimate(block, x, 1 - mask)

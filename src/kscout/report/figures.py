@@ -122,14 +122,12 @@ def mask_history(run: Run, n_snapshots: int = 6) -> "Figure | None":
     if history is None or len(history) < 2:
         return None
     kept = [i for i, mask in enumerate(history) if (mask == run.mask()).all()][-1:]
-    shown = np.linspace(0, len(history) - 1, n_snapshots).round().astype(int)
-    for epoch in kept:
-        shown[np.abs(shown - epoch).argmin()] = epoch
+    even = np.linspace(0, len(history) - 1, n_snapshots - len(kept)).round().astype(int)
     cell = (WIDTH - GAP) / n_snapshots - GAP
     width = max(1, int(2 * cell) // history.shape[2]) / 2 * history.shape[2]
     height = width * history.shape[1] / history.shape[2]
     figure = new_figure(WIDTH, height + 380)
-    for i, epoch in enumerate(np.unique(shown)):
+    for i, epoch in enumerate(np.unique([*even, *kept])):
         x = GAP + i * (cell + GAP) + (cell - width) / 2
         title = "start" if epoch == 0 else f"epoch {epoch}"
         title += " (kept)" if epoch in kept else ""

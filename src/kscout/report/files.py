@@ -259,7 +259,7 @@ def _draw(shown: _Slice) -> "Figure":
     figure = new_figure(page, bottom + grid.height + GAP)
     write(figure, GAP, head_end, head, ha="left", fontweight="bold")
     write(figure, GAP, caption_end, "\n".join(caption), ha="left")
-    write(figure, GAP + width / 2, top - 5, name)
+    write(figure, GAP, top - 5, name, ha="left")
     style = grey_scale(white(shown.image))
     add_picture(figure, (GAP, top, width, height), shown.image, **style)
     for title, plane, box in panels:

@@ -138,7 +138,7 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[str, str, str, Any]]:
             yield (
                 f"mask_history_{_file_name(run.label)}.png",
                 "How the mask was learned",
-                f"{'. '.join([run.label, *figures.learned_from(run)])}. "
+                f"{'; '.join([run.label, *figures.learned_from(run)])}. "
                 "Orange: points that the mask did not have at the start.",
                 figures.mask_history(run),
             )
