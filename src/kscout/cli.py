@@ -164,7 +164,7 @@ def mask_make(
     n_lines: Annotated[int | None, typer.Option(help="whole columns, instead of R")] = None,
     acs: Annotated[str, typer.Option(help="none, square or lines")] = "none",
     acs_size: Annotated[int, typer.Option(help="points along an axis of the ACS")] = 0,
-    seed: Annotated[int, typer.Option(help="of random masks")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of random masks")] = 0,
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[OPTION=VALUE]...", help="options of the mask")
     ] = None,
@@ -222,8 +222,10 @@ def mask_search(
 
         kscout mask search configs/demo.yaml --out best.npy
     """
-    from kscout.experiment.masks import print_tiles, search_tiles, write_mask
+    from kscout.experiment.masks import check_mask_path, print_tiles, search_tiles, write_mask
 
+    if out is not None:
+        check_mask_path(out)
     ranked, budget = search_tiles(config, overrides or [], tile, console())
     print_tiles(ranked, top, console())
     if out is not None:
@@ -281,5 +283,5 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer ends so on Ctrl-C, without a word
-            typer.echo("interrupted: the same command goes on where this one stopped", err=True)
+            typer.echo("interrupted: kscout train goes on from here when called again", err=True)
         raise

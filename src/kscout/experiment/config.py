@@ -28,7 +28,7 @@ from kscout.recon import RECONSTRUCTORS
 from kscout.sampling import SAMPLERS, Budget
 
 Model = TypeVar("Model", bound=BaseModel)
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 RUNTIME = {"seed", "advance"}
 """Keyword arguments that the experiment gives itself."""
 
@@ -134,8 +134,9 @@ class Experiment(BaseModel):
     @field_validator("compare")
     @classmethod
     def _own_names(cls, compare: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if info.data.get("name") in compare:
-            raise ValueError("one of these has the name of the experiment; valid is another name")
+        name = info.data.get("name")
+        if name in compare:
+            raise ValueError(f"'{name}' is the experiment's own name; valid is another one")
         return compare
 
     def compared(self, name: str) -> "Experiment":
@@ -248,21 +249,28 @@ def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
         case "union_tag_not_found":
             return f"{where} needs a kind"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return f"{where} is {_short(value)}: valid is a section of keys with values"
+            return f"{where} is {_written(value)}: valid is a section of keys with values"
         case "string_pattern_mismatch":
-            return f"{where} is {_short(value)}: valid are letters, digits, spaces and ._+-"
+            return f"{where} is {_written(value)}: valid are letters, digits, spaces and ._+-"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where} is {_short(value)}: {message[0].lower()}{message[1:]}"
+    return f"{where} is {_written(value)}: {message[0].lower()}{message[1:]}"
 
 
 _WIDTH = 200
-_WRITER = reprlib.Repr(maxstring=_WIDTH, maxother=_WIDTH)  # never writes out a huge value
+_WRITER = reprlib.Repr()  # cuts a huge value short without writing all of it
+_WRITER.maxstring = _WRITER.maxother = _WIDTH
 
 
-def _short(value: object) -> str:
-    """A value on one line that a terminal has room for."""
-    text = str(value) if isinstance(value, Exception | str) else _WRITER.repr(value)
-    return " ".join(text.split())[:_WIDTH]
+def _written(value: object) -> str:
+    try:
+        return _short(_WRITER.repr(value))
+    except ValueError:  # Python writes out no integer of thousands of digits
+        return "a huge number"
+
+
+def _short(text: object) -> str:
+    """A text on one line that a terminal has room for."""
+    return " ".join(str(text).split())[:_WIDTH]
 
 
 def _section(model: type[BaseModel], location: Sequence[str]) -> tuple[type[BaseModel], list[str]]:

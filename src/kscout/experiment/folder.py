@@ -64,7 +64,11 @@ class RunFolder:
 
         What is compared may change between calls: it lies in folders of its own.
         """
-        if (self.path / "config.yaml").exists():
+        try:
+            is_run = (self.path / "config.yaml").exists()
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        if is_run:
             before = self.experiment()
             changed = [
                 name

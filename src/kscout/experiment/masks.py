@@ -1,6 +1,7 @@
 """Masks for the command line: made by name, or searched for."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from kscout.sampling import FIXED_MASKS, Budget
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``KYxKX`` to two positive integers."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise UserError(f"'{text}' is not a size: valid is KYxKX, such as 121x145")
-    return int(parts[0]), int(parts[1])
+    """``KYxKX`` to two integers from 1 to 9999."""
+    match = re.fullmatch(r"0*([1-9][0-9]{0,3})x0*([1-9][0-9]{0,3})", text, re.IGNORECASE)
+    if match is None:
+        raise UserError(
+            f"'{text}' is not a size: valid is KYxKX, such as 121x145, of 1 to 9999 points an axis"
+        )
+    return int(match[1]), int(match[2])
 
 
 def make_mask(
@@ -60,9 +63,14 @@ def print_tiles(ranked: Sequence[RankedTile], top: int, console: Console) -> Non
     console.print(f"{len(ranked)} tiles ranked, no two the same up to a shift")
 
 
-def write_mask(mask: Tensor, path: Path) -> None:
-    """Write a mask as ``.npy``."""
+def check_mask_path(path: Path) -> None:
+    """Refuse, before any work is done, a name that is not of a mask file."""
     if path.suffix != ".npy":
         raise UserError(f"{path}: a mask is written as .npy")
+
+
+def write_mask(mask: Tensor, path: Path) -> None:
+    """Write a mask as ``.npy``."""
+    check_mask_path(path)
     with atomic_path(path) as temporary:
         np.save(temporary, mask.cpu().numpy(), allow_pickle=False)

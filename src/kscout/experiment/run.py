@@ -64,12 +64,14 @@ def load_data(experiment: Experiment, console: Console) -> Splits:
     with console.status(f"preparing data: {config.kind}"):
         splits = DATA[config.kind](**config.options())
     sizes = ", ".join(
-        f"{name} {len(part)} slices of {len(part.volume.unique())} scans"
+        f"{name} {len(part)} of {len(part.volume.unique())}"
         for name, part in splits.items()
+        if len(part)
     )
     train = splits["train"]
     console.print(
-        f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; {sizes}",
+        f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "
+        f"slices of scans: {sizes}",
         highlight=False,
     )
     return splits

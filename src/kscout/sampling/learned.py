@@ -24,7 +24,9 @@ def _known_init(init: str) -> str:
 Init = Annotated[str, AfterValidator(_known_init), Field(description="initial mask")]
 Activation = Literal["deterministic", "stochastic"]
 Noise = Annotated[float, Field(ge=0, description="noise on the probabilities at the first step")]
-Slope = Annotated[float, Field(gt=0, description="slope of the sigmoid from score to probability")]
+Slope = Annotated[
+    float, Field(ge=1e-3, le=1e3, description="slope of the sigmoid from score to probability")
+]
 
 
 class LearnedSampler(Sampler):
