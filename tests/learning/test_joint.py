@@ -237,10 +237,16 @@ def test_a_finished_run_is_only_read_again(tmp_path: Path) -> None:
 
 def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
     sampler, net = make()
-    history = fit(tmp_path, sampler, net, val=VAL.select([]), patience=1)
-    assert "val_loss" not in rows(tmp_path)[0]
+    history = fit(tmp_path, sampler, net, val=VAL.select([]))
+    assert rows(tmp_path)[0]["val_loss"] == ""
     assert len(history.rows) == EPOCHS
     assert torch.equal(sampler.mask(), history.masks[-1])
+
+
+def test_patience_needs_validation_data(tmp_path: Path) -> None:
+    sampler, net = make()
+    with pytest.raises(UserError, match="patience needs validation data"):
+        fit(tmp_path, sampler, net, val=VAL.select([]), patience=1)
 
 
 def test_training_stops_early(tmp_path: Path) -> None:

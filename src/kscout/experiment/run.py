@@ -117,6 +117,11 @@ class Method:
         train = splits["train"]
         sampler, training = experiment.sampler, experiment.training
         budget = Budget.of(train.shape, **experiment.budget.options())
+        if budget.n_samples == train.shape[0] * train.shape[1]:
+            raise UserError(
+                f"a budget of {budget.n_samples} samples acquires the whole plane: nothing is left "
+                "to reconstruct"
+            )
         config = experiment.reconstructor
         reconstructor = RECONSTRUCTORS[config.kind](
             train.n_coils, experiment.seed, **config.options()

@@ -27,7 +27,7 @@ class History(Callback):
 
     def __init__(self, path: Path, sampler: Sampler) -> None:
         self.path, self.sampler = path, sampler
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | None]] = []
         self.masks: list[Tensor] = [sampler.mask().cpu()]
         self._started = time.monotonic()
 
@@ -42,9 +42,11 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.masks.append(self.sampler.mask().cpu())
         metrics = trainer.callback_metrics
-        row = {"epoch": float(trainer.current_epoch), "train_loss": float(metrics["train_loss"])}
-        if "val_loss" in metrics:
-            row["val_loss"] = float(metrics["val_loss"])
+        row: dict[str, float | None] = {
+            "epoch": float(trainer.current_epoch),
+            "train_loss": float(metrics["train_loss"]),
+            "val_loss": float(metrics["val_loss"]) if "val_loss" in metrics else None,
+        }
         row["n_points_changed"] = float((self.masks[-1] & ~self.masks[-2]).sum())
         if isinstance(self.sampler, LearnedSampler):
             row["noise"] = float(self.sampler.noise_level)

@@ -97,11 +97,11 @@ class JointModule(pl.LightningModule):
     def step(self, batch: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         kspace, target = batch
         acquired = kspace * mask
+        predicted = self.reconstructor.predict(acquired, mask)
         if self.loss == "nmse_image":
-            estimate = self.to_image(self.reconstructor(acquired, mask))
+            estimate = self.to_image(acquired + (1 - mask) * predicted)
             image = self.to_image(target)
             return (estimate - image).square().sum() / image.square().sum()
-        predicted = self.reconstructor.predict(acquired, mask)
         return budgeted_nmse(predicted, kspace, target, mask)
 
 
@@ -179,14 +179,16 @@ def fit_jointly(
     )
     if not any(p.requires_grad for p in module.parameters()):
         raise UserError("nothing to train by gradient descent: set training.epochs to 0")
+    if patience is not None and not len(val):
+        raise UserError("training.patience needs validation data: valid without it is null")
     history = History(folder / "metrics.csv", sampler)
     monitor = "val_loss" if len(val) else None
     checkpoint = ModelCheckpoint(
         folder / "training", "best", monitor=monitor, save_last=True, enable_version_counter=False
     )
     callbacks: list[Callback] = [history, _FiniteLoss(), checkpoint]
-    if patience is not None and monitor:
-        callbacks.append(EarlyStopping(monitor, patience=patience))
+    if patience is not None:
+        callbacks.append(EarlyStopping("val_loss", patience=patience))
     if progress:
         callbacks.append(RichProgressBar(leave=False))
     last = folder / "training" / "last.ckpt"

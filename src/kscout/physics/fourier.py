@@ -22,12 +22,16 @@ def image_to_kspace(image: Tensor) -> Tensor:
     -------
     complex ``(..., ky, kx)``, DC at ``(ky // 2, kx // 2)``
     """
+    if image.numel() == 0:  # MKL refuses to plan for an empty batch
+        return image.to(torch.promote_types(image.dtype, torch.complex64))
     shifted = torch.fft.ifftshift(image, dim=(-2, -1))
     return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
 
 
 def kspace_to_image(kspace: Tensor) -> Tensor:
     """Inverse, and adjoint, of :func:`image_to_kspace`: ``(..., ky, kx)`` to ``(..., y, x)``."""
+    if kspace.numel() == 0:
+        return kspace
     shifted = torch.fft.ifftshift(kspace, dim=(-2, -1))
     return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
 

@@ -130,10 +130,14 @@ def uniform_2d(budget: Budget, seed: int, *, factors: Factors | None = None) -> 
 
 def _lattice_mask(budget: Budget, factors: Factors | None, shift: int | None) -> Tensor:
     nearest = round(budget.acceleration)
+    limits = budget.shape
+    if factors and not all(1 <= factor <= n for factor, n in zip(factors, limits, strict=True)):
+        raise UserError(
+            f"factors {factors[0]}x{factors[1]} are impossible: valid is 1x1 to "
+            f"{limits[0]}x{limits[1]}, the plane"
+        )
     factors = factors or squarest_factors(nearest)
     name = f"factors {factors[0]}x{factors[1]}"
-    if min(factors) < 1:
-        raise UserError(f"{name} are impossible: each must be 1 or more")
     if shift is None:
         shift = best_shift(factors)
     if not 0 <= shift < factors[1]:
