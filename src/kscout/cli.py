@@ -85,10 +85,12 @@ def train(
 def _show_report(runs: list[Path], out: Path) -> None:
     from kscout.report import load_runs
     from kscout.report.html import write_report
-    from kscout.report.table import print_table
+    from kscout.report.table import print_table, write_markdown
 
     path = write_report(runs, out)
-    print_table(load_runs(runs), console())
+    loaded = load_runs(runs)
+    write_markdown(loaded, out.with_suffix(".md"))
+    print_table(loaded, console())
     typer.echo(f"report: {path}")
 
 
@@ -98,6 +100,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file [RUN/report.html]")] = None,
 ) -> None:
     """Draw finished runs, each with what it was compared with, as one self-contained page.
+
+    The table alone is written beside the page, as Markdown.
 
     Example:
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kscout.atomic import atomic_path
 from kscout.report import Run
 
 Row = dict[str, Any]
@@ -245,6 +247,12 @@ def markdown(runs: Sequence[Run]) -> str:
             lines += ["", f"Warning: {warning}."]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def write_markdown(runs: Sequence[Run], path: Path) -> None:
+    """Write :func:`markdown` to a file."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(markdown(runs), encoding="utf-8")
 
 
 def _marked(cell: Cell, column: Column) -> str:
