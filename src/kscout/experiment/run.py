@@ -1,6 +1,7 @@
 """From a configuration to fitted, tested and written methods."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -185,6 +186,7 @@ class Method:
                 splits["train"],
                 splits["val"],
                 self.reconstructor,
+                self._closed_form,
                 **config.options(),
                 advance=show,
             )
@@ -192,19 +194,26 @@ class Method:
         return ranked
 
     def _fit_closed_form(self, train: KspaceSet, console: Console) -> None:
-        net = self.reconstructor
-        assert isinstance(net, SpiritNet)
-        net.to(self.device)
+        assert isinstance(self.reconstructor, SpiritNet)
         with progress_bar(console, "closed form") as show:
-            done = count(1)
-            fit_closed_form(
-                net,
+            done, total = count(1), self.reconstructor.n_blocks
+            self._closed_form(
+                self.reconstructor,
                 self.mask(),
                 train,
-                seed=self.experiment.seed,
-                **self.experiment.training.closed_form.options(),
-                advance=lambda: show("blocks", next(done), net.n_blocks),
+                lambda: show("blocks", next(done), total),
             )
+
+    def _closed_form(
+        self,
+        net: SpiritNet,
+        mask: Tensor,
+        train: KspaceSet,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        options = self.experiment.training.closed_form.options()
+        net.to(self.device)
+        fit_closed_form(net, mask, train, seed=self.experiment.seed, advance=advance, **options)
 
     def _descend(self, run: RunFolder, splits: Splits, epochs: int, console: Console) -> None:
         from kscout.learning.joint import fit_jointly  # takes seconds to import

@@ -1,8 +1,10 @@
 """Fit a SPIRiT stack to a fixed mask by least squares, block by block, without gradient steps."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,7 +44,12 @@ def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: 
     load = regularisation * gram.diagonal().real.mean()
     if not load > 0:
         raise UserError("the kernel cannot be fitted: all samples around the missing points are 0")
-    factor = torch.linalg.cholesky(gram + load * torch.eye(n, device=gram.device))
+    factor, failed = torch.linalg.cholesky_ex(gram + load * torch.eye(n, device=gram.device))
+    if failed:
+        raise UserError(
+            f"the kernel cannot be fitted: too few equations for {n} weights at a regularisation "
+            f"of {regularisation:g}: take more n_equations or more regularisation"
+        )
     coils = torch.arange(n_coils, device=gram.device)
     own = coils * kernel_size**2 + kernel_size**2 // 2
     unit = torch.zeros_like(cross)
@@ -59,9 +66,9 @@ def fit_closed_form(
     data: KspaceSet,
     *,
     seed: int,
-    n_slices: int = 100,
-    n_equations: int = 200_000,
-    regularisation: float = 1e-6,
+    n_slices: Annotated[int, Field(ge=1, description="training slices")] = 100,
+    n_equations: Annotated[int, Field(ge=1, description="equations of a block")] = 200_000,
+    regularisation: Annotated[float, Field(gt=0, description="relative Tikhonov weight")] = 1e-6,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     r"""Set every kernel of ``net`` to the best one for ``mask``, first block to last.

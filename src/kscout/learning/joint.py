@@ -5,11 +5,10 @@ import signal
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pydantic import Field
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -23,7 +22,6 @@ from kscout.recon import Reconstructor
 from kscout.sampling import LearnedSampler, Sampler
 
 LossName = Literal["nmse_kspace", "nmse_image"]
-Rate = Annotated[float, Field(gt=0, lt=10)]
 
 
 def budgeted_nmse(predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -81,8 +79,12 @@ class JointModule(pl.LightningModule):
         return torch.optim.Adam([group for group in groups if group["params"]])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let the mask settle: its noise and its learning rate fall to nothing."""
+        done = self.global_step / self.trainer.estimated_stepping_batches
         if isinstance(self.sampler, LearnedSampler):
-            self.sampler.anneal(self.global_step / self.trainer.estimated_stepping_batches)
+            self.sampler.anneal(done)
+            mask_group = self.trainer.optimizers[0].param_groups[0]
+            mask_group["lr"] = self.mask_learning_rate * (1 - done)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         # A generator per step, not one that runs on: a resumed run draws what it would have drawn.

@@ -9,8 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.data.slices import KspaceSet
-from kscout.learning.closed_form import fit_closed_form, neighbours, solve_kernel
+from kscout.errors import UserError
+from kscout.learning.closed_form import neighbours, solve_kernel
 from kscout.metrics import nmse
+from kscout.physics.spirit import Boundary
 from kscout.recon.spirit_net import SpiritNet
 from kscout.sampling.budget import Budget, fit_to_budget
 from kscout.sampling.learned import tile_budget
@@ -18,6 +20,11 @@ from kscout.sampling.tiles import all_tiles, canonical_tile, check_tile, count_t
 
 MAX_TILES = 200_000
 """More patterns than this are not listed: the search goes greedily."""
+
+N_JUDGED = 60
+"""Slices that finalists are judged on, spread evenly over those there are."""
+
+Fit = Callable[[SpiritNet, Tensor, KspaceSet], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class TileGrams:
     data : slices of training k-space
     tile : ``(h, w)``
     kernel_size : width of the kernel, odd
+    boundary : of the plane; ``periodic`` needs a tile that divides it
     advance : called after every slice, for a progress bar
     """
 
@@ -60,8 +68,14 @@ class TileGrams:
         data: KspaceSet,
         tile: tuple[int, int],
         kernel_size: int,
+        boundary: Boundary = "zero",
         advance: Callable[[], None] = lambda: None,
     ) -> None:
+        if boundary == "periodic" and any(n % m for n, m in zip(data.shape, tile, strict=True)):
+            raise UserError(
+                f"a tile of {tile[0]}x{tile[1]} does not divide the plane of {data.shape[0]}x"
+                f"{data.shape[1]}: valid with such a tile is boundary zero"
+            )
         self.tile, self.kernel_size, self.n_coils = tile, kernel_size, data.n_coils
         n, n_classes = data.n_coils * kernel_size**2, tile[0] * tile[1]
         self.gram = torch.zeros((n_classes, n, n), dtype=torch.complex128)
@@ -70,7 +84,7 @@ class TileGrams:
         residue = repeat_tile(torch.arange(n_classes).reshape(tile), data.shape)
         places = [torch.nonzero(residue == r).unbind(1) for r in range(n_classes)]
         for x, t in zip(data.kspace, data.target, strict=True):
-            windows = neighbours(x, kernel_size, "zero")
+            windows = neighbours(x, kernel_size, boundary)
             for r, (rows, columns) in enumerate(places):
                 a = windows[..., rows, columns].flatten(0, 2)
                 conjugate, b = a.conj().resolve_conj(), t[:, rows, columns]
@@ -113,6 +127,7 @@ def search_tiles(
     train: KspaceSet,
     val: KspaceSet,
     net: SpiritNet,
+    fit: Fit,
     *,
     tile: tuple[int, int] = (4, 4),
     n_slices: Annotated[int, Field(ge=1, description="slices of the first round")] = 24,
@@ -123,8 +138,9 @@ def search_tiles(
     """Rank tiles up to cyclic shift, the best first.
 
     First round: every tile (greedily, when there are more than ``MAX_TILES``) by the error of the
-    best single block. Second round: the best of these by the NMSE of the whole closed-form stack on
-    validation slices, or on training slices that the fit has not seen where ``val`` is empty.
+    best single block. Second round: the best of these by the k-space NMSE of the whole stack on
+    validation slices. Where ``val`` is empty, a tenth of the training scans is held out from both
+    rounds for this (a quarter of the slices of a single scan).
 
     Parameters
     ----------
@@ -132,21 +148,27 @@ def search_tiles(
     seed : of the draws of slices
     train, val : slices
     net : a stack of the shape to be used; its kernels are left as they were
+    fit : fits a stack to a mask on slices, as the winner will be fitted
     tile : ``(h, w)``
     advance : called with (stage, done, total), for a progress bar
 
     Raises
     ------
     UserError
-        if the tile does not fit, or has no point at this budget
+        if the tile does not fit, has no point at this budget, or there is nothing to judge it on
     """
     check_tile(tile, budget.shape)
     n_points = tile_budget(tile, budget).n_samples
+    train, judge = _held_out(train, val)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     first = train.select(order[:n_slices])
     done = iter(range(1, len(first) + 1))
     grams = TileGrams(
-        first, tile, net.kernel_size, lambda: advance("equations", next(done), len(first))
+        first,
+        tile,
+        net.kernel_size,
+        net.boundary,
+        lambda: advance("equations", next(done), len(first)),
     )
     if count_tiles(tile, n_points) <= MAX_TILES:
         candidates = list(all_tiles(tile, n_points))
@@ -157,16 +179,30 @@ def search_tiles(
     else:
         ranked = _greedy(grams, tile, n_points, regularisation, advance)
     ranked.sort(key=lambda entry: entry.one_block)
-    judge = val if len(val) else train.select(order[n_slices:])
-    judge = judge if len(judge) else first
-    judge = judge.select(torch.linspace(0, len(judge) - 1, min(24, len(judge))).long())
     finalists = []
     for i, entry in enumerate(ranked[:n_finalists]):
-        error = _stack_error(net, entry.mask(budget), train, judge, seed, regularisation)
+        error = _stack_error(net, entry.mask(budget), train, judge, fit)
         finalists.append(RankedTile(entry.tile, entry.one_block, error))
         advance("finalists", i + 1, min(n_finalists, len(ranked)))
     finalists.sort(key=lambda entry: entry.nmse)
     return finalists + ranked[n_finalists:]
+
+
+def _held_out(train: KspaceSet, val: KspaceSet) -> tuple[KspaceSet, KspaceSet]:
+    """Slices to fit on and slices to judge on, at most ``N_JUDGED`` of them; none in both."""
+    judge = val
+    if not len(val):
+        scans = train.volume.unique()
+        if len(scans) > 1:
+            last = scans[-max(1, len(scans) // 10) :]
+            held = torch.isin(train.volume, last)
+        else:
+            held = torch.arange(len(train)) % 4 == 1
+        train, judge = train.select(torch.where(~held)[0]), train.select(torch.where(held)[0])
+    if not len(judge):
+        raise UserError("a tile search needs validation data, or at least two training slices")
+    spread = torch.linspace(0, len(judge) - 1, min(N_JUDGED, len(judge))).long()
+    return train, judge.select(spread)
 
 
 def _greedy(
@@ -200,12 +236,15 @@ def _stack_error(
     mask: Tensor,
     train: KspaceSet,
     judge: KspaceSet,
-    seed: int,
-    regularisation: float,
+    fit: Fit,
 ) -> float:
     trial = SpiritNet(
         train.n_coils, n_blocks=net.n_blocks, kernel_size=net.kernel_size, boundary=net.boundary
     )
-    fit_closed_form(trial, mask, train, seed=seed, n_slices=60, regularisation=regularisation)
-    estimate = trial(judge.kspace * mask, mask.float())
-    return float(nmse(estimate, judge.target).mean())
+    fit(trial, mask, train)
+    errors, weights = [], mask.float().to(trial.kernels.device)
+    for start in range(0, len(judge), 8):
+        part = judge.select(slice(start, start + 8))
+        estimate = trial(part.kspace.to(weights.device) * weights, weights)
+        errors.append(nmse(estimate, part.target.to(weights.device)))
+    return float(torch.cat(errors).mean())

@@ -35,9 +35,10 @@ class LearnedSampler(Sampler):
     Probabilities are :math:`p = \sigma(s\,w)` of the scores :math:`w`; those ranked highest are
     acquired, to the exact budget; gradients pass as if the mask were :math:`p` (straight-through,
     Bengio et al. 2013; for k-space, LOUPE, Bahadir et al. 2020, and Zhang et al. 2020). While
-    training, noise that :meth:`anneal` takes to zero lets points near the threshold change places:
-    Gaussian on :math:`p` (``deterministic``), or the uniform threshold of a Bernoulli draw with
-    exact count, :math:`p - u` (``stochastic``). :meth:`mask` never has noise.
+    training, noise that :meth:`anneal` takes to zero lets points change places: Gaussian on
+    :math:`p`, for those near the threshold (``deterministic``), or Gumbel on the log-odds, for all
+    (``stochastic``; at a noise of 1, draws without replacement by the odds, Kool et al. 2019).
+    :meth:`mask` never has noise.
 
     Parameters
     ----------
@@ -76,18 +77,18 @@ class LearnedSampler(Sampler):
         """Values of the scores' shape to the plane ``(ky, kx)``."""
         raise NotImplementedError
 
+    @property
+    def score_budget(self) -> Budget:
+        """How many of the scores are chosen, and which must be."""
+        raise NotImplementedError
+
     def choose(self, ranking: Tensor) -> Tensor:
         """The mask, bool ``(ky, kx)``, that takes the highest of ``ranking`` to the budget."""
-        raise NotImplementedError
+        return fit_to_budget(self.expand(take_highest(ranking, self.score_budget)), self.budget)
 
     def anneal(self, fraction_done: float) -> None:
         """Set the noise for the point that training has reached: all at 0, none at 1."""
         self.noise_level.fill_(self.noise * max(0.0, 1.0 - fraction_done))
-
-    @property
-    def n_chosen(self) -> int:
-        """How many of the scores are chosen."""
-        raise NotImplementedError
 
     def _less_the_price(self, gradient: Tensor) -> Tensor:
         """Gradient of the loss plus a price per point, the gain of the last point affordable.
@@ -95,22 +96,30 @@ class LearnedSampler(Sampler):
         Acquiring more always helps; under a budget a point must gain more than the one that it
         displaces. The price is the multiplier of the budget (Boyd & Vandenberghe 2004, sec. 5.4).
         """
-        return gradient - gradient.flatten().kthvalue(self.n_chosen).values
+        acs, n_free = self.score_budget.acs, self.score_budget.n_samples - self.score_budget.n_acs
+        if n_free == 0:
+            return gradient
+        free = gradient.masked_fill(acs.to(gradient.device), float("inf"))
+        return gradient - free.flatten().kthvalue(n_free).values
 
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
         probability = torch.sigmoid(self.slope * self.scores)
         if probability.requires_grad:
             probability.register_hook(self._less_the_price)
-        ranking = probability.detach()
-        if generator is not None:
-            shape, device = ranking.shape, generator.device
-            if self.activation == "stochastic":
-                draw = -torch.rand(shape, generator=generator, device=device)
-            else:
-                draw = torch.randn(shape, generator=generator, device=device)
-            ranking = ranking + self.noise_level * draw.to(ranking.device)
         smooth = self.expand(probability)
-        return self.choose(ranking).float() + (smooth - smooth.detach())
+        chosen = self.choose(self._ranking(probability.detach(), generator))
+        return chosen.float() + (smooth - smooth.detach())
+
+    def _ranking(self, probability: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            return probability
+        shape, device = probability.shape, generator.device
+        if self.activation == "stochastic":
+            uniform = torch.rand(shape, generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
+            gumbel = -(-uniform.log()).log()
+            return probability.logit() + self.noise_level * gumbel.to(self.scores)
+        normal = torch.randn(shape, generator=generator, device=device)
+        return probability + self.noise_level * normal.to(self.scores)
 
 
 class GlobalSampler(LearnedSampler):
@@ -134,12 +143,9 @@ class GlobalSampler(LearnedSampler):
     def expand(self, values: Tensor) -> Tensor:
         return values
 
-    def choose(self, ranking: Tensor) -> Tensor:
-        return take_highest(ranking, self.budget)
-
     @property
-    def n_chosen(self) -> int:
-        return self.budget.n_samples
+    def score_budget(self) -> Budget:
+        return self.budget
 
 
 class TileSampler(LearnedSampler):
@@ -177,13 +183,9 @@ class TileSampler(LearnedSampler):
     def expand(self, values: Tensor) -> Tensor:
         return repeat_tile(values, self.budget.shape)
 
-    def choose(self, ranking: Tensor) -> Tensor:
-        chosen = take_highest(ranking, self.tile_budget)
-        return fit_to_budget(self.expand(chosen), self.budget)
-
     @property
-    def n_chosen(self) -> int:
-        return self.tile_budget.n_samples
+    def score_budget(self) -> Budget:
+        return self.tile_budget
 
 
 class LineSampler(LearnedSampler):
@@ -219,12 +221,9 @@ class LineSampler(LearnedSampler):
     def expand(self, values: Tensor) -> Tensor:
         return values.expand(self.budget.shape)
 
-    def choose(self, ranking: Tensor) -> Tensor:
-        return self.expand(take_highest(ranking, self.line_budget))
-
     @property
-    def n_chosen(self) -> int:
-        return self.line_budget.n_samples
+    def score_budget(self) -> Budget:
+        return self.line_budget
 
 
 def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:
