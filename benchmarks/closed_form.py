@@ -2,7 +2,8 @@
 
     python benchmarks/closed_form.py --tpm TPM.nii
 
-The study's best of 778 models trained for 50 epochs each reached a test NMSE of 2.65e-4. Prints one
+The study's best of 778 models trained for 50 epochs each reached a test NMSE of 2.65e-4, squared
+error over squared norm as ``nmse_test`` here; the mean over slices stands beside it. Prints one
 JSON object.
 """
 
@@ -26,9 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(os.environ.get("KSCOUT_TEST_DATA", ".")) / "spm_tpm_uint8.npz"
     parser.add_argument("--tpm", type=Path, default=default, help="TPM.nii or .npz")
-    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--kernel-size", type=int, default=7)
-    parser.add_argument("--slices", type=int, default=30)
+    parser.add_argument("--slices", type=int, default=100)
     options = parser.parse_args()
 
     start = time.perf_counter()
@@ -40,15 +41,19 @@ def main() -> None:
     net = SpiritNet(train.n_coils, n_blocks=options.blocks, kernel_size=options.kernel_size)
     fit_closed_form(net, mask, train, seed=0, n_slices=options.slices)
     seconds_fit = time.perf_counter() - start - seconds_data
-    errors = []
+    errors, energies, per_slice = 0.0, 0.0, []
     with torch.no_grad():
         for i in range(0, len(test), 16):
             part = test.select(slice(i, i + 16))
-            errors.append(nmse(net(part.kspace * mask, mask.float()), part.target))
+            estimate = net(part.kspace * mask, mask.float())
+            per_slice.append(nmse(estimate, part.target))
+            errors += float((estimate - part.target).abs().square().sum())
+            energies += float(part.target.abs().square().sum())
     print(
         json.dumps(
             {
-                "nmse_test": float(torch.cat(errors).mean()),
+                "nmse_test": errors / energies,
+                "nmse_test_mean_of_slices": float(torch.cat(per_slice).mean()),
                 "nmse_test_original_study": 2.65e-4,
                 "seconds": time.perf_counter() - start,
                 "seconds_data": seconds_data,

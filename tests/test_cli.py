@@ -242,6 +242,18 @@ def test_mask_search_ranks_every_tile(capsys, config, tmp_path):
         assert said in refused(capsys, "mask", "search", config, "--tile", tile)
 
 
+def test_ctrl_c_promises_to_go_on_only_where_it_does(capsys, monkeypatch, config, tmp_path):
+    def press_ctrl_c(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kscout.experiment.masks.search_tiles", press_ctrl_c)
+    monkeypatch.setattr("kscout.experiment.run_experiment", press_ctrl_c)
+    stopped = kscout(capsys, "mask", "search", config)
+    assert (stopped.code, stopped.err) == (130, "interrupted\n")
+    stopped = kscout(capsys, "train", config, "--out", tmp_path / "run")
+    assert stopped.err == "interrupted: kscout train goes on from here when called again\n"
+
+
 def test_data_simulate_writes_volumes_that_reopen(capsys, tmp_path):
     options = {"n_train": 2, "n_val": 1, "n_test": 1, "split_seed": 3}
     words = [f"{name}={value}" for name, value in options.items()]

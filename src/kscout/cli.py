@@ -149,10 +149,11 @@ def apply(
 
     out = out or Path(f"{file.name.removesuffix(file.suffix)}_kscout.nii.gz")
     check_output(out, also=(".png",))
+    if out.exists() and out.samefile(file):
+        raise UserError(f"{out} is the scan itself: valid is another --out")
     result = apply_run(run, file, console())
     if out.suffix == ".png":
-        geometry = (result.voxel_size, result.quarter_turns)
-        show_images(result.image(result.kspace), out, file.name, *geometry)
+        show_images(result.image(result.kspace), out, file.name, result.geometry)
     else:
         write_images(out, result)
     typer.echo(f"written: {out}")
@@ -287,5 +288,6 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer ends so on Ctrl-C, without a word
-            typer.echo("interrupted: kscout train goes on from here when called again", err=True)
+            resumes = ": kscout train goes on from here when called again"
+            typer.echo("interrupted" + resumes * (sys.argv[1:2] == ["train"]), err=True)
         raise

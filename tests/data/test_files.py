@@ -1,4 +1,5 @@
 import itertools
+import math
 import random
 
 import h5py
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kscout.data.files import files, read_kspace, sampled_points
+from kscout.data.files import files, read_geometry, read_kspace, sampled_points
+from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5
 from kscout.errors import UserError
 
@@ -195,12 +197,28 @@ def test_scans_are_named_one_by_one_or_by_folder(tmp_path):
 
 def test_geometry_comes_from_the_file_unless_it_is_given(tmp_path, kspace):
     for i in range(2):
-        write_hdf5(tmp_path / f"{i}.h5", kspace, voxel_size=(0.5, 2.0), quarter_turns=3)
+        write_hdf5(tmp_path / f"{i}.h5", kspace, Geometry((0.5, 2.0), 3, 4.5))
     train, test = (tmp_path / "0.h5",), (tmp_path / "1.h5",)
     said = files(train=train, test=test)["test"]
-    assert (said.voxel_size, said.quarter_turns) == ((0.5, 2.0), 3)
+    assert said.geometry == Geometry((0.5, 2.0), 3, 4.5)
     given = files(train=train, test=test, voxel_size=(1.0, 1.5), quarter_turns=0)["test"]
-    assert (given.voxel_size, given.quarter_turns) == ((1.0, 1.5), 0)
+    assert given.geometry == Geometry((1.0, 1.5), 0, 4.5)
+
+
+SENSELESS = {"voxel_size": (0.5, -2.0), "quarter_turns": math.inf, "slice_thickness": (3.0, 3.0)}
+
+
+@pytest.mark.parametrize("name", SENSELESS)
+def test_what_a_file_says_without_sense_is_not_believed(tmp_path, kspace, name):
+    said = Geometry((0.5, 2.0), 3, 4.5)
+    for value in (SENSELESS[name], "many", math.nan):
+        write_hdf5(tmp_path / "a.h5", kspace, said)
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            file.attrs[name] = value
+        assert getattr(read_geometry(tmp_path / "a.h5"), name) == getattr(Geometry(), name)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file.attrs[name]
+    assert read_geometry(tmp_path / "a.h5") == said._replace(**{name: getattr(Geometry(), name)})
 
 
 def test_impossible_splits_are_refused(tmp_path):

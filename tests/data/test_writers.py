@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kscout.data.files import read_geometry, read_kspace
-from kscout.data.slices import KspaceSet
-from kscout.data.writers import write_hdf5, write_nifti, write_splits
+from kscout.data.files import files, read_geometry, read_kspace
+from kscout.data.slices import Geometry, KspaceSet
+from kscout.data.writers import write_hdf5, write_images, write_nifti, write_splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
@@ -14,9 +14,9 @@ from kscout.physics.fourier import kspace_to_image
 
 def test_hdf5_reopens_with_the_same_numbers(tmp_path, kspace):
     path = tmp_path / "a.h5"
-    write_hdf5(path, kspace, voxel_size=(0.5, 2.0), quarter_turns=3)
+    write_hdf5(path, kspace, Geometry((0.5, 2.0), 3, 4.5))
     assert torch.equal(read_kspace(path), kspace)
-    assert read_geometry(path) == ((0.5, 2.0), 3)
+    assert read_geometry(path) == Geometry((0.5, 2.0), 3, 4.5)
     rss = root_sum_of_squares(kspace_to_image(kspace)).numpy()
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["reconstruction_rss"], rss)
@@ -25,7 +25,7 @@ def test_hdf5_reopens_with_the_same_numbers(tmp_path, kspace):
 
 
 def test_nifti_reopens_with_the_same_numbers(tmp_path, kspace):
-    write_nifti(tmp_path / "coils.nii", kspace, voxel_size=(0.5, 2.0), slice_thickness=3.0)
+    write_nifti(tmp_path / "coils.nii", kspace, Geometry((0.5, 2.0), slice_thickness=3.0))
     write_nifti(tmp_path / "image.nii.gz", kspace[:, 0].abs())
     coils = nibabel.load(tmp_path / "coils.nii")
     np.testing.assert_array_equal(coils.dataobj, kspace.permute(2, 3, 0, 1))
@@ -38,7 +38,7 @@ def test_nifti_reopens_with_the_same_numbers(tmp_path, kspace):
 def test_nifti_is_upright_where_the_picture_is(tmp_path, quarter_turns):
     image = torch.zeros(1, 5, 8)
     image[0, 1, 6] = 1
-    write_nifti(tmp_path / "a.nii", image, quarter_turns=quarter_turns)
+    write_nifti(tmp_path / "a.nii", image, Geometry(quarter_turns=quarter_turns))
     affine = nibabel.load(tmp_path / "a.nii").affine
     right, front, _, _ = affine @ (1, 6, 0, 1) - affine @ (2, 4, 0, 1)
     picture = np.rot90(image[0].numpy(), quarter_turns)
@@ -55,16 +55,30 @@ def test_volumes_of_a_source_are_written_without_the_coil_scale(tmp_path, kspace
     scale = torch.tensor([1.0, 2.0, 4.0])
     scaled = kspace * scale[:, None, None]
     noise_free = scaled * 0.5
-    part = KspaceSet(scaled, noise_free, torch.tensor([4, 9]), scale, (0.5, 2.0), 1)
+    part = KspaceSet(scaled, noise_free, torch.tensor([4, 9]), scale, (0.5, 2.0), 1, 4.5)
     paths = write_splits({"train": part}, tmp_path)
     assert [p.name for p in paths] == ["volume_004.h5", "volume_009.h5"]
     assert torch.allclose(read_kspace(paths[1]), kspace[1:])
+    assert read_geometry(paths[1]) == part.geometry
     folder = tmp_path / "train"
     rss = nibabel.load(folder / "volume_009_rss.nii").get_fdata()
     image = nibabel.load(folder / "volume_009_image.nii").get_fdata()
     coils = np.asarray(nibabel.load(folder / "volume_009_coils.nii").dataobj)
     np.testing.assert_allclose(image, 0.5 * rss, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(coils, axis=-1), rss, rtol=1e-5)
+
+
+def test_scans_simulated_and_read_back_lie_in_space_as_before(tmp_path, kspace):
+    part = KspaceSet(kspace, kspace, torch.tensor([4, 9]), torch.ones(3), (0.5, 2.0), 3, 4.5)
+    train, test = write_splits({"train": part}, tmp_path)
+    again = files(train=(train,), test=(test,))["test"]
+    write_images(tmp_path / "again.nii.gz", again)
+    write_images(tmp_path / "again.h5", again)
+    first = nibabel.load(tmp_path / "train" / "volume_009_rss.nii")
+    second = nibabel.load(tmp_path / "again.nii.gz")
+    np.testing.assert_array_equal(first.affine, second.affine)
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(second.affine), (0.5, 2.0, 4.5))
+    assert read_geometry(tmp_path / "again.h5") == read_geometry(test)
 
 
 def test_unwritable_output_is_named(tmp_path, kspace):

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from commands import kscout, refused, write_config
 from kscout.data import DATA
+from kscout.data.files import read_geometry
+from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5
 from kscout.experiment import RunFolder, load_experiment, run_experiment
 from kscout.experiment.apply import apply_run, evaluate_again
@@ -57,7 +59,7 @@ def test_a_scan_of_other_units_is_reconstructed_in_its_own(finished, scan, tmp_p
 
 
 def test_outputs_of_every_format_reopen(finished, scan, mask, tmp_path, capsys):
-    write_hdf5(tmp_path / "scan.h5", scan, voxel_size=(2.0, 1.5), quarter_turns=1)
+    write_hdf5(tmp_path / "scan.h5", scan, Geometry((2.0, 1.5), 1, 4.5))
     expected = apply_run(finished, tmp_path / "scan.h5", QUIET)
     image = expected.image(expected.kspace)
     for name in ("o.nii.gz", "o.nii", "o.h5", "o.npy", "o.png"):
@@ -68,7 +70,8 @@ def test_outputs_of_every_format_reopen(finished, scan, mask, tmp_path, capsys):
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "o.npy")), image)
     nifti = nibabel.nifti1.load(tmp_path / "o.nii.gz")
     np.testing.assert_allclose(nifti.get_fdata().transpose(2, 0, 1), image, rtol=1e-5)
-    assert nifti.header.get_zooms()[:2] == (2.0, 1.5)
+    assert nifti.header.get_zooms() == (2.0, 1.5, 4.5)
+    assert read_geometry(tmp_path / "o.h5") == read_geometry(tmp_path / "scan.h5")
     with h5py.File(tmp_path / "o.h5") as file:
         np.testing.assert_array_equal(file["kspace"][()], expected.kspace)
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")

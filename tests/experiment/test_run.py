@@ -108,6 +108,14 @@ def test_what_is_finished_is_not_done_again(finished, tmp_path):
     assert stamps(folder) == after
 
 
+def test_a_folder_that_is_being_run_is_refused(config, tmp_path):
+    folder = tmp_path / "run"
+    with RunFolder(folder).locked(), pytest.raises(UserError, match="run by another process"):
+        run(config, folder)
+    run(config, folder)
+    assert RunFolder(folder).state == "finished"
+
+
 IMPOSSIBLE = {
     "budget.acceleration=0.5": "acceleration 0.5 is impossible on a plane of 28x28: valid is 1 to",
     "budget.acceleration=0": "acceleration 0 is impossible",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5, write_nifti
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
@@ -175,10 +176,10 @@ def test_hdf5_and_nifti_of_a_scan_look_the_same(
 ) -> None:
     kspace = scan()
     coils = kspace_to_image(kspace)
-    geometry: dict[str, Any] = {"voxel_size": (2.0, 1.0), "quarter_turns": turns}
-    write_hdf5(tmp_path / "scan.h5", kspace, **geometry)
-    write_nifti(tmp_path / "coils.nii.gz", coils, slice_thickness=5, **geometry)
-    write_nifti(tmp_path / "rss.nii", root_sum_of_squares(coils), **geometry)
+    geometry = Geometry((2.0, 1.0), turns, 5.0)
+    write_hdf5(tmp_path / "scan.h5", kspace, geometry)
+    write_nifti(tmp_path / "coils.nii.gz", coils, geometry)
+    write_nifti(tmp_path / "rss.nii", root_sum_of_squares(coils), geometry)
     for name in ("scan.h5", "coils.nii.gz", "rss.nii"):
         show_file(tmp_path / name, tmp_path / "scan.png", 2)
     expected = np.rot90(root_sum_of_squares(coils[2]).numpy(), turns)
@@ -293,7 +294,7 @@ def test_an_unknown_picture_format_is_refused_first(tmp_path: Path, name: str) -
     for draw in (
         lambda out: show_masks([tmp_path / "absent.npy"], out),
         lambda out: show_file(tmp_path / "absent.npy", out, None),
-        lambda out: show_images(torch.ones(1, 2, 3), out, "title", (1, 1), 0),
+        lambda out: show_images(torch.ones(1, 2, 3), out, "title", Geometry()),
     ):
         with pytest.raises(UserError, match=rf"{name}: .*valid are \.png, \.pdf, \.svg"):
             draw(tmp_path / name)
@@ -309,12 +310,26 @@ def test_an_unwritable_picture_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("n", "indices"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (23, range(0, 23, 2))])
 def test_images_of_a_volume(tmp_path: Path, drawn: list[Any], n: int, indices: list[int]) -> None:
     images = torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(n))
-    show_images(images, tmp_path / "v.png", "scan $1$.h5", (2.0, 1.0), 3)
+    show_images(images, tmp_path / "v.png", "scan $1$.h5", Geometry((2.0, 1.0), 3))
     shown = pictures(drawn[0])
     assert np.array_equal(shown, [np.rot90(images[i].numpy(), 3) for i in indices])
     assert len(set(greys(drawn[0]))) == 1
     assert proportions(drawn[0]) == pytest.approx(18 / 26)
     assert texts(drawn[0]) == "\n".join(["scan $1$.h5", *(f"slice {i}" for i in indices)])
+    assert is_laid_out(drawn[0])
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, SHAPE), (1, (90, 11)), (2, (40, 40)), (12, SHAPE)])
+def test_the_page_is_as_wide_as_its_pictures(
+    tmp_path: Path, drawn: list[Any], n: int, shape: tuple[int, int]
+) -> None:
+    images = torch.rand(n, *shape, generator=torch.Generator().manual_seed(n))
+    show_images(images, tmp_path / "v.png", "a file of rather a long name.h5", Geometry())
+    width = 100 * drawn[0].get_figwidth()
+    left = width * min(axes.get_position().x0 for axes in drawn[0].axes)
+    right = width * (1 - max(axes.get_position().x1 for axes in drawn[0].axes))
+    assert left == pytest.approx(canvas.GAP)
+    assert right == pytest.approx(canvas.GAP) or width == files.LEAST_WIDTH + 2 * canvas.GAP
     assert is_laid_out(drawn[0])
 
 

@@ -1,5 +1,6 @@
 """The report, on small synthetic run folders."""
 
+import io
 import json
 import math
 import re
@@ -11,13 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from matplotlib.colors import LogNorm
 from rich.console import Console
 
 from kscout.errors import UserError
 from kscout.report import canvas, figures, load_runs
+from kscout.report.facts import facts
 from kscout.report.html import write_report
-from kscout.report.table import COLUMNS, cells, markdown, print_summary, print_table, rows, warnings
+from kscout.report.table import (
+    COLUMNS,
+    RANDOM_MASKS,
+    cells,
+    markdown,
+    notes,
+    print_summary,
+    print_table,
+    rows,
+)
+from kscout.sampling import FIXED_MASKS, Budget
 
 SHAPE = (13, 18)
 
@@ -108,7 +122,6 @@ def test_rows_put_baselines_first_and_the_best_first_among_them(run: Path) -> No
     assert table[0]["samples"] == 60
     assert table[0]["R"] == pytest.approx(13 * 18 / 60)
     assert table[0]["psnr"]["mean"] == pytest.approx(35.229, abs=1e-3)
-    assert warnings(table) == []
 
 
 def test_cells_mark_the_best_value_only(run: Path) -> None:
@@ -148,7 +161,7 @@ def test_a_shared_count_stands_above_the_table_and_all_fits_80_columns(run: Path
     console = Console(width=80, record=True)
     print_table(load_runs([run]), console)
     text = console.export_text()
-    assert "test: 60 samples, R=3.90 each" in text
+    assert "test: 8 slices of 2 scans; 60 samples, R=3.90 each" in text
     assert text.count("3.90") == 1
     assert "…" not in text
     assert "0.99990" in text  # SSIM 1 - 1e-4
@@ -157,6 +170,86 @@ def test_a_shared_count_stands_above_the_table_and_all_fits_80_columns(run: Path
     text = console.export_text()
     assert text.count("3.90") == 5
     assert "…" not in text
+
+
+FEW = "scored on 2 scans: with so few scans the interval is too narrow"
+
+
+def test_equal_masks_are_told_in_every_output(run: Path, tmp_path: Path) -> None:
+    assert notes(load_runs([run]), "test") == [FEW]
+    for name in ("tile", "2D"):
+        shutil.copy(run / "mask.npy", write_run(run / f"compare/{name}", name, 5e-4) / "mask.npy")
+    flipped = np.load(run / "compare/caipi/mask.npy")[::-1]
+    np.save(write_run(run / "compare/near", "near", 5e-4) / "mask.npy", flipped)
+    runs = load_runs([run])
+    told = "tile and learned tile have the same mask as 2D"
+    assert notes(runs, "test") == [told, FEW]
+    console = Console(width=200, record=True)
+    print_table(runs, console)
+    page = write_report([run], tmp_path / "report.html").read_text(encoding="utf-8")
+    terminal = console.export_text()
+    for text in (terminal, markdown(runs), page):
+        assert text.index("random") < text.index(told) < text.index(FEW)
+        assert "8 slices of 2 scans" in text
+    shutil.rmtree(run / "compare/tile")
+    assert notes(load_runs([run]), "test")[0] == "learned tile has the same mask as 2D"
+
+
+def test_random_masks_are_told_to_be_single_draws(run: Path) -> None:
+    _edit(run / "compare/points", "sampler", {"kind": "random_points"})
+    told = "random <points> is a single draw of a random mask: another seed gives another score"
+    assert notes(load_runs([run]), "test") == [told, FEW]
+    _edit(run / "compare/caipi", "sampler", {"kind": "poisson_disc"})
+    assert notes(load_runs([run]), "test")[0].startswith(
+        "caipirinha and random <points> are a single draw each of"
+    )
+
+
+def test_random_masks_are_those_that_depend_on_the_seed(tmp_path: Path) -> None:
+    budget = Budget.of(SHAPE, n_lines=4)
+    np.save(tmp_path / "m.npy", np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) < 52)
+    seeded = set()
+    for kind, make in FIXED_MASKS.items():
+        options = {"path": tmp_path / "m.npy"} if "file" in kind else {}
+        masks = [make(budget, seed, **options) for seed in range(4)]
+        if any(not torch.equal(masks[0], mask) for mask in masks):
+            seeded.add(kind)
+    assert seeded == set(RANDOM_MASKS)
+
+
+@pytest.mark.parametrize(
+    ("n", "told"), [(1, "1 scan: the interval is over its slices"), (9, "9 scans"), (10, None)]
+)
+def test_few_scans_are_told_for_each_condition(run: Path, n: int, told: str | None) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["summary"]["test_coils"] = results["summary"]["test"] | {"n_volumes": n}
+    (run / "results.json").write_text(json.dumps(results))
+    runs = load_runs([run])
+    assert notes(runs, "test") == [FEW]
+    found = notes(runs, "test_coils")
+    assert len(found) == (told is not None)
+    assert all(f"scored on {told}" in note for note in found)
+    assert f"8 slices of {n} scan" in markdown(runs)
+
+
+def test_facts_name_the_data_the_noise_the_seed_and_the_training(run: Path) -> None:
+    assert "noise" not in dict(facts(load_runs([run])))
+    data = {"kind": "brain", "source": "icbm152", "snr_db": None, "n_train": 8, "n_val": None,
+            "n_test": 2, "slices": [60, 80], "tpm": None, "test": list(range(9))}  # fmt: skip
+    training = {"epochs": 6, "loss": "nmse_kspace", "start": "random", "finish": "closed_form"}
+    settings = {"seed": 7, "data": data, "training": training}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    told = dict(facts(load_runs([run])))
+    assert told["data"] == "brain"
+    assert told["data options"] == ("source=icbm152, slices=[60, 80], test=[0, 1, 2, 3 and 5 more]")
+    assert told["scans"] == "8 to train, 2 to test"
+    assert told["noise"] == "no noise added"
+    assert told["seed"] == "7"
+    assert told["training"] == "epochs 6, loss nmse_kspace, start random, finish closed_form"
+    assert told["scored on test"] == "8 slices of 2 scans"
+    data["snr_db"] = 20.0
+    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert dict(facts(load_runs([run])))["noise"] == "added, SNR 20.0 dB"
 
 
 @pytest.mark.parametrize("n_splits", [1, 3])
@@ -184,7 +277,7 @@ def test_every_test_condition_has_its_own_table(run: Path) -> None:
     results["summary"]["val"] = results["summary"]["test"]
     (run / "results.json").write_text(json.dumps(results))
     text = markdown(load_runs([run]))
-    assert "**test_coils**" in text
+    assert "**test_coils** (mean over slices, 8 slices of 2 scans)" in text
     assert "**val**" not in text
 
 
@@ -296,12 +389,34 @@ BREAK: dict[str, tuple[str, Callable[[Path], object]]] = {
     "shape": ("mask.npy", lambda p: np.save(p / "mask.npy", np.ones((3, 3), bool))),
     "npz": ("examples.npz", lambda p: (p / "examples.npz").write_bytes(b"PK\x03\x04")),
     "keys": ("examples.npz", lambda p: np.savez(p / "examples.npz", reference=np.ones(3))),
+    "bytes": ("metrics.csv", lambda p: (p / "metrics.csv").write_bytes(b"epoch\xff\n")),
+    "folder": (
+        "metrics.csv", lambda p: [(p / "metrics.csv").unlink(), (p / "metrics.csv").mkdir()]
+    ),
+    "huge": ("mask.npy", lambda p: (p / "mask.npy").write_bytes(_header_of((10**9, 10**9)))),
+    "dtype": ("mask.npy", lambda p: np.save(p / "mask.npy", np.ones(SHAPE))),
+    "images": ("examples.npz", lambda p: _change_examples(p, reference=np.ones((2, 3, 4)))),
+    "numbers": ("examples.npz", lambda p: _change_examples(p, slice=np.array([1.0, 2.0]))),
     "csv": ("metrics.csv", lambda p: (p / "metrics.csv").write_text("epoch,loss\n0,1\n")),
     "yaml": ("config.yaml", lambda p: (p / "config.yaml").write_text("a: [")),
     "history": (
         "mask_history.npy", lambda p: np.save(p / "mask_history.npy", np.ones((0, *SHAPE), bool))
     ),
 }  # fmt: skip
+
+
+def _header_of(shape: tuple[int, ...]) -> bytes:
+    """Of an array that nobody has the memory for."""
+    stream = io.BytesIO()
+    header = {"descr": "|b1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _change_examples(path: Path, **changes: Any) -> None:
+    with np.load(path / "examples.npz") as before:
+        arrays = {**before, **changes}
+    np.savez(path / "examples.npz", **arrays)
 
 
 def _edit(path: Path, key: str, value: object) -> None:

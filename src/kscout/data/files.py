@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.data.arrays import existing_file, read_npy
-from kscout.data.slices import KspaceSet, Splits, check_splits
+from kscout.data.slices import Geometry, KspaceSet, Splits, check_splits
 from kscout.errors import UserError
 
 SUFFIXES = (".npy", ".h5", ".hdf5")
@@ -142,9 +142,7 @@ def _refuse_odd_shape(scans: dict[Path, Tensor]) -> None:
             )
 
 
-def _gather(
-    scans: Sequence[tuple[int, Tensor]], like: Tensor, geometry: tuple[tuple[float, float], int]
-) -> KspaceSet:
+def _gather(scans: Sequence[tuple[int, Tensor]], like: Tensor, geometry: Geometry) -> KspaceSet:
     kspace = torch.cat([scan for _, scan in scans]) if scans else like[:0]
     volume = [torch.full((len(scan),), number) for number, scan in scans]
     return KspaceSet(
@@ -152,8 +150,7 @@ def _gather(
         target=kspace,
         volume=torch.cat(volume) if volume else torch.zeros(0, dtype=torch.int64),
         coil_scale=torch.ones(like.shape[1]),
-        voxel_size=geometry[0],
-        quarter_turns=geometry[1],
+        **geometry._asdict(),
     )
 
 
@@ -269,29 +266,40 @@ def _check_dataset(dataset: h5py.Dataset, path: Path) -> None:
 
 def _geometry(
     path: Path, voxel_size: tuple[float, float] | None, quarter_turns: int | None
-) -> tuple[tuple[float, float], int]:
+) -> Geometry:
     """What the options say of the picture, else the file, else square pixels and no turn."""
-    said_size, said_turns = read_geometry(path)
-    return (
-        said_size if voxel_size is None else voxel_size,
-        said_turns if quarter_turns is None else quarter_turns,
+    said = read_geometry(path)
+    return Geometry(
+        said.voxel_size if voxel_size is None else voxel_size,
+        said.quarter_turns if quarter_turns is None else quarter_turns,
+        said.slice_thickness,
     )
 
 
-def read_geometry(path: str | Path) -> tuple[tuple[float, float], int]:
-    """Pixel size along (ky, kx) in mm and quarter turns, as ``write_hdf5`` stored them.
+def read_geometry(path: str | Path) -> Geometry:
+    """The geometry of slices as ``write_hdf5`` stored it.
 
-    Files that say nothing, or nothing sensible, have square pixels of 1 mm and need no turn.
+    Whatever a file does not say, or says without sense, is as in ``Geometry()``: square pixels of
+    1 mm, no turn, slices 1 mm apart.
     """
-    size, turns = (1.0, 1.0), 0
+    unknown = Geometry()
     if Path(path).suffix == ".npy":
-        return size, turns
+        return unknown
     try:
         with h5py.File(path, "r") as file:
-            said = np.asarray(file.attrs.get("voxel_size", size), dtype=np.float64)
-            turns = int(file.attrs.get("quarter_turns", turns)) % 4
+            said = {
+                name: np.asarray(file.attrs.get(name, value), dtype=np.float64)
+                for name, value in unknown._asdict().items()
+            }
     except Exception:  # h5py raises nearly anything; a picture's shape is no reason to stop
-        return size, turns
-    if said.shape == (2,) and np.isfinite(said).all() and (said > 0).all():
-        size = (float(said[0]), float(said[1]))
-    return size, turns
+        return unknown
+    size, turns, thickness = said.values()
+    return Geometry(
+        (float(size[0]), float(size[1])) if _is_length(size, (2,)) else unknown.voxel_size,
+        int(turns) % 4 if turns.shape == () and np.isfinite(turns) else unknown.quarter_turns,
+        float(thickness) if _is_length(thickness, ()) else unknown.slice_thickness,
+    )
+
+
+def _is_length(value: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return value.shape == shape and bool((np.isfinite(value) & (value > 0)).all())

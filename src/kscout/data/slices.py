@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from torch import Tensor
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
+
+
+class Geometry(NamedTuple):
+    """How slices lie in space, as far as it is known.
+
+    Attributes
+    ----------
+    voxel_size : of a pixel along (ky, kx) in mm
+    quarter_turns : counter-clockwise quarter turns that put a picture upright
+    slice_thickness : distance between slices in mm
+    """
+
+    voxel_size: tuple[float, float] = (1.0, 1.0)
+    quarter_turns: int = 0
+    slice_thickness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,9 +38,7 @@ class KspaceSet:
     volume : int64 ``(slice,)``, which scan each slice belongs to; unique over all splits
     coil_scale : float32 ``(coil,)``, the factor that each coil of ``kspace`` was multiplied by;
         images divide it out again
-    voxel_size : size of a pixel along (ky, kx) in mm, for pictures
-    quarter_turns : counter-clockwise quarter turns that put a picture upright
-    slice_thickness : distance between slices in mm, for volumes written to files
+    voxel_size, quarter_turns, slice_thickness : as in :class:`Geometry`, for pictures and files
     """
 
     kspace: Tensor
@@ -46,6 +60,11 @@ class KspaceSet:
     def shape(self) -> tuple[int, int]:
         """``(ky, kx)`` of the plane."""
         return self.kspace.shape[-2], self.kspace.shape[-1]
+
+    @property
+    def geometry(self) -> Geometry:
+        """What pictures and files need to know."""
+        return Geometry(self.voxel_size, self.quarter_turns, self.slice_thickness)
 
     def select(self, index: Tensor | Sequence[int] | slice) -> "KspaceSet":
         """The slices at ``index``, in that order."""

@@ -8,29 +8,26 @@ import torch
 from torch import Tensor
 
 from kscout.atomic import atomic_path
-from kscout.data.slices import KspaceSet, Splits
+from kscout.data.slices import Geometry, KspaceSet, Splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
 
+UNKNOWN = Geometry()
+"""Square pixels of 1 mm that need no turn."""
 
-def write_hdf5(
-    path: str | Path,
-    kspace: Tensor,
-    *,
-    voxel_size: tuple[float, float] = (1.0, 1.0),
-    quarter_turns: int = 0,
-) -> None:
+
+def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -> None:
     """One scan as fastMRI-style HDF5.
 
     Datasets ``kspace`` (complex64, slice, coil, ky, kx) and ``reconstruction_rss`` (float32, slice,
-    y, x); attributes ``max`` and ``norm`` of the latter, as in fastMRI, and the geometry.
+    y, x); attributes ``max`` and ``norm`` of the latter, as in fastMRI, and the fields of
+    ``geometry`` by name (:func:`kscout.data.files.read_geometry`).
 
     Parameters
     ----------
     kspace : complex ``(slice, coil, ky, kx)``
-    voxel_size : of a pixel along (ky, kx) in mm
-    quarter_turns : counter-clockwise quarter turns that put a picture upright
+    geometry : of the slices
 
     Raises
     ------
@@ -43,30 +40,21 @@ def write_hdf5(
         file["reconstruction_rss"] = rss.numpy()
         file.attrs["max"] = float(rss.max())
         file.attrs["norm"] = float(torch.linalg.vector_norm(rss))
-        file.attrs["voxel_size"] = voxel_size
-        file.attrs["quarter_turns"] = quarter_turns
+        file.attrs.update(geometry._asdict())
 
 
-def write_nifti(
-    path: str | Path,
-    image: Tensor,
-    *,
-    voxel_size: tuple[float, float] = (1.0, 1.0),
-    slice_thickness: float = 1.0,
-    quarter_turns: int = 0,
-) -> None:
+def write_nifti(path: str | Path, image: Tensor, geometry: Geometry = UNKNOWN) -> None:
     """Images as NIfTI, axes (y, x, slice) or (y, x, slice, coil), values as they are.
 
-    The affine turns the picture as ``quarter_turns`` does, so that a viewer shows it upright, and
-    puts the middle voxel at the origin. What is left and right is not known and not claimed.
+    The affine turns the picture as ``geometry.quarter_turns`` does, so that a viewer shows it
+    upright, and puts the middle voxel at the origin. What is left and right is not known and not
+    claimed.
 
     Parameters
     ----------
     path : ends in .nii or .nii.gz
     image : real or complex, ``(slice, y, x)`` or ``(slice, coil, y, x)``
-    voxel_size : of a pixel along (y, x) in mm
-    slice_thickness : distance between slices in mm
-    quarter_turns : counter-clockwise quarter turns that put a picture upright
+    geometry : of the slices
 
     Raises
     ------
@@ -81,11 +69,11 @@ def write_nifti(
     array = image.to(torch.complex64 if image.is_complex() else torch.float32)
     voxels = array.permute(axes).numpy()
     # A picture shows axis 0 downwards and axis 1 to the right; a turn of q quarters turns both.
-    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][geometry.quarter_turns % 4]
     affine = np.eye(4)
-    affine[:2, 0] = voxel_size[0] * np.array([sin, -cos])
-    affine[:2, 1] = voxel_size[1] * np.array([cos, sin])
-    affine[2, 2] = slice_thickness
+    affine[:2, 0] = geometry.voxel_size[0] * np.array([sin, -cos])
+    affine[:2, 1] = geometry.voxel_size[1] * np.array([cos, sin])
+    affine[2, 2] = geometry.slice_thickness
     affine[:3, 3] = -affine[:3, :3] @ [n // 2 for n in voxels.shape[:3]]
     with atomic_path(path) as temporary:
         nibabel.save(nibabel.Nifti1Image(voxels, affine), temporary)
@@ -110,20 +98,12 @@ def write_images(path: Path, scan: KspaceSet) -> None:
     check_output(path)
     image = scan.image(scan.kspace)
     if path.suffix == ".h5":
-        kspace = scan.kspace / scan.coil_scale[:, None, None]
-        turns = scan.quarter_turns
-        write_hdf5(path, kspace, voxel_size=scan.voxel_size, quarter_turns=turns)
+        write_hdf5(path, scan.kspace / scan.coil_scale[:, None, None], scan.geometry)
     elif path.suffix == ".npy":
         with atomic_path(path) as temporary:
             np.save(temporary, image.numpy(), allow_pickle=False)
     else:
-        write_nifti(
-            path,
-            image,
-            voxel_size=scan.voxel_size,
-            slice_thickness=scan.slice_thickness,
-            quarter_turns=scan.quarter_turns,
-        )
+        write_nifti(path, image, scan.geometry)
 
 
 def write_splits(splits: Splits, folder: str | Path) -> list[Path]:
@@ -154,18 +134,11 @@ def write_splits(splits: Splits, folder: str | Path) -> list[Path]:
 
 def _write_volume(volume: KspaceSet, path: Path) -> None:
     kspace = volume.kspace / volume.coil_scale[:, None, None]
-    turns = volume.quarter_turns
     images = {
         "image": volume.image(volume.target),
         "rss": volume.image(volume.kspace),
         "coils": kspace_to_image(kspace),
     }
     for name, image in images.items():
-        write_nifti(
-            path.with_name(f"{path.stem}_{name}.nii"),
-            image,
-            voxel_size=volume.voxel_size,
-            slice_thickness=volume.slice_thickness,
-            quarter_turns=turns,
-        )
-    write_hdf5(path, kspace, voxel_size=volume.voxel_size, quarter_turns=turns)
+        write_nifti(path.with_name(f"{path.stem}_{name}.nii"), image, volume.geometry)
+    write_hdf5(path, kspace, volume.geometry)

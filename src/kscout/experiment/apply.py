@@ -91,7 +91,6 @@ def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
             f"{file} lacks {n_absent} of the {int(run.mask.sum())} points that {folder} acquires: "
             "valid is a scan with that mask, or a fully sampled one"
         )
-    voxel_size, quarter_turns = read_geometry(file)
     scale, mask = run.coil_scale[:, None, None], run.mask.float()
     completed = torch.empty_like(kspace)
     with progress_bar(console, "reconstruct") as show:
@@ -104,8 +103,7 @@ def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
         target=kspace,
         volume=torch.zeros(len(kspace), dtype=torch.int64),
         coil_scale=torch.ones(n_coils),
-        voxel_size=voxel_size,
-        quarter_turns=quarter_turns,
+        **read_geometry(file)._asdict(),
     )
     if acquired.all():
         error = (result.image(completed) - result.image(kspace)).square().sum()

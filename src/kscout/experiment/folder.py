@@ -8,10 +8,11 @@ learned, ``mask_history.npy``. The samplers compared with it are run folders of 
 """
 
 import csv
+import fcntl
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +81,7 @@ class RunFolder:
                     f"{self.path} holds another experiment ({', '.join(changed)} differ): "
                     "choose another --out, or remove that folder"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
         parent = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -94,6 +95,26 @@ class RunFolder:
         with atomic_path(self.path / "config.yaml") as temporary:
             tree = experiment.model_dump(mode="json")
             temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running here; ``UserError`` if one does. Ends with it."""
+        path = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.path} is being run by another process: wait for it, or choose "
+                    "another --out"
+                ) from error
+            yield
+            path.unlink(missing_ok=True)
 
     def experiment(self) -> Experiment:
         """The configuration that the folder was made with."""

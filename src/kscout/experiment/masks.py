@@ -34,6 +34,8 @@ def make_mask(
     kind: str, shape: str, budget: dict[str, Any], seed: int, options: Sequence[str]
 ) -> Tensor:
     """A fixed mask by name: bool ``(ky, kx)``."""
+    if budget.get("acs") == "none" and budget.get("acs_size"):
+        raise UserError("--acs-size needs an ACS: valid with it is --acs square or --acs lines")
     given = {name: value for name, value in budget.items() if value is not None}
     settings = check(BudgetConfig, given, "budget").options()
     chosen = parse_options(FIXED_MASKS, kind, options)

@@ -52,11 +52,12 @@ def run_experiment(experiment: Experiment, folder: Path, console: Console) -> No
             Method.of(job, splits)
         except UserError as error:
             raise UserError(f"{job.name}: {error}") from error
-    for run, job in jobs:
-        run.claim(job)
-    for i, (run, job) in enumerate(unfinished):
-        console.print(f"[bold]{job.name}[/] ({i + 1} of {len(unfinished)})", highlight=False)
-        run_one(job, splits, run, console)
+    with main.locked():
+        for run, job in jobs:
+            run.claim(job)
+        for i, (run, job) in enumerate(unfinished):
+            console.print(f"[bold]{job.name}[/] ({i + 1} of {len(unfinished)})", highlight=False)
+            run_one(job, splits, run, console)
 
 
 def load_data(experiment: Experiment, console: Console) -> Splits:

@@ -14,10 +14,13 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
+from kscout.data.arrays import Complaint, read_npy, read_npz
 from kscout.errors import UserError
 
 FINISHED = "finished"
 """The state, in a run's ``status.json``, of a run that may be reported."""
+
+KINDS = {"b": "bool", "f": "float", "i": "int", "u": "unsigned int"}
 
 Array = NDArray[Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -91,11 +94,13 @@ class Run:
 
     def mask(self) -> Array:
         """bool ``(ky, kx)``."""
-        return self._masks("mask.npy", 2)
+        return read_npy(self.path / "mask.npy", _refuse_unless("b", self._shape))
 
     def mask_history(self) -> Array | None:
         """bool ``(epoch, ky, kx)``, the initial mask first; None for masks that never change."""
-        return self._masks("mask_history.npy", 3) if self._has("mask_history.npy") else None
+        if not self._has("mask_history.npy"):
+            return None
+        return read_npy(self.path / "mask_history.npy", _refuse_unless("b", (None, *self._shape)))
 
     def losses(self) -> dict[str, Array] | None:
         """``train_loss`` and ``val_loss``, each float ``(epoch, 2)``: epoch and value."""
@@ -104,11 +109,10 @@ class Run:
         path = self.path / "metrics.csv"
         curves: dict[str, list[tuple[float, float]]] = {"train_loss": [], "val_loss": []}
         try:
-            with path.open(newline="", encoding="utf-8") as lines:
-                for row in csv.DictReader(lines):
-                    for name, curve in curves.items():
-                        if row[name]:
-                            curve.append((float(row["epoch"]), float(row[name])))
+            for row in csv.DictReader(_read(path).decode("utf-8").splitlines()):
+                for name, curve in curves.items():
+                    if row[name]:
+                        curve.append((float(row["epoch"]), float(row[name])))
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(
                 f"{path} is not a log of losses (columns epoch, train_loss, val_loss): {error}"
@@ -120,20 +124,21 @@ class Run:
         if not self._has("examples.npz"):
             return []
         path = self.path / "examples.npz"
-        images = ("reference", "reconstruction", "zero_filled")
-        data = _load(path, (*images, "volume", "slice"))
-        n = len(data["volume"]) if data["volume"].ndim == 1 else -1
-        shapes = {data[name].shape for name in images}
-        shape = next(iter(shapes))
-        if len(shapes) > 1 or len(shape) != 3 or shape[0] != n or data["slice"].shape != (n,):
-            raise UserError(f"{path} does not hold images (n, y, x) and n volumes and slices")
+        volumes = read_npz(path, ("volume",), _refuse_unless("iu", (None,)))
+        n = len(volumes)
+        slices = read_npz(path, ("slice",), _refuse_unless("iu", (n,)))
+        are_images = _refuse_unless("f", (n, *self._shape))
+        reference, reconstruction, zero_filled = (
+            read_npz(path, (name,), are_images)
+            for name in ("reference", "reconstruction", "zero_filled")
+        )
         return [
             Example(
-                reference=data["reference"][i],
-                reconstruction=data["reconstruction"][i],
-                zero_filled=data["zero_filled"][i],
-                volume=int(data["volume"][i]),
-                slice=int(data["slice"][i]),
+                reference=reference[i],
+                reconstruction=reconstruction[i],
+                zero_filled=zero_filled[i],
+                volume=int(volumes[i]),
+                slice=int(slices[i]),
             )
             for i in range(n)
         ]
@@ -153,17 +158,10 @@ class Run:
     def _has(self, name: str) -> bool:
         return (self.path / name).exists()
 
-    def _masks(self, name: str, ndim: int) -> Array:
-        path = self.path / name
-        masks = _load(path)["array"]
+    @property
+    def _shape(self) -> tuple[int, int]:
         assert self.results is not None
-        shape = self.results.shape
-        if masks.ndim != ndim or masks.shape[-2:] != shape or masks.dtype != bool or not len(masks):
-            raise UserError(
-                f"{path} holds {masks.dtype} {masks.shape}: valid is bool "
-                f"{('epoch', *shape) if ndim == 3 else shape}"
-            )
-        return masks
+        return self.results.shape
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
@@ -227,14 +225,17 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _load(path: Path, keys: Sequence[str] = ()) -> dict[str, Array]:
-    """Arrays ``keys`` of an .npz, or the ``array`` of an .npy; never a pickle."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"array": loaded} if not keys else {key: loaded[key] for key in keys}
-        with loaded:
-            return {key: loaded[key] for key in keys or ("array",)}
-    except Exception as error:  # NumPy's readers raise nearly anything on a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as an array: {reason}") from error
+def _refuse_unless(kinds: str, valid: tuple[int | None, ...]) -> Complaint:
+    """Of arrays with another dtype than NumPy's ``kinds``, or shape; None is any length."""
+
+    def complaint(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+        fits = len(shape) == len(valid) and all(
+            n in (None, found) for n, found in zip(valid, shape, strict=True)
+        )
+        if fits and dtype.kind in kinds:
+            return ""
+        lengths = ", ".join("any" if n is None else str(n) for n in valid)
+        names = " or ".join(KINDS[kind] for kind in kinds)
+        return f"is {dtype} {shape}: valid is {names} ({lengths})"
+
+    return complaint

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kscout.data import files as kspace_files
+from kscout.data.slices import Geometry
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 INSIDE = WIDTH - 2 * GAP
 LARGE = (500, 560)
 """Most width and height of the image of a slice, in page pixels."""
+
+LEAST_WIDTH = 160
+"""Of a page without its margins, so that its title is not broken into syllables."""
 
 MOST_COILS = 32
 MOST_SLICES = 12
@@ -112,18 +116,17 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
     return out
 
 
-def show_images(
-    images: Tensor, out: Path, title: str, voxel_size: tuple[float, float], quarter_turns: int
-) -> Path:
+def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Path:
     """Draw up to twelve slices of a volume, evenly spaced, on one grey scale.
+
+    The page is as wide as the slices in it.
 
     Parameters
     ----------
     images : real ``(slice, y, x)``
     out : picture to write (.png, .pdf or .svg)
     title : stands above
-    voxel_size : of a pixel along (y, x) in mm
-    quarter_turns : counter-clockwise quarter turns that put a picture upright
+    geometry : of the slices
 
     Returns
     -------
@@ -137,16 +140,14 @@ def show_images(
     check_suffix(out)
     n = len(images)
     chosen = np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int).tolist()
-    ratio = height_over_width(images.shape[-2:], voxel_size, quarter_turns)
-    grid = _Grid(
-        _upright(images[chosen], quarter_turns),
-        [f"slice {i}" for i in chosen],
-        ratio,
-    )
-    head = wrap(title, INSIDE)
+    turns = geometry.quarter_turns
+    ratio = height_over_width(images.shape[-2:], geometry.voxel_size, turns)
+    grid = _Grid(_upright(images[chosen], turns), [f"slice {i}" for i in chosen], ratio)
+    inside = max(grid.inside, LEAST_WIDTH)
+    head = wrap(title, inside)
     title_end = GAP + LINE * n_lines([head])
     top = title_end + GAP / 2
-    figure = new_figure(WIDTH, top + grid.height + GAP)
+    figure = new_figure(inside + 2 * GAP, top + grid.height + GAP)
     write(figure, GAP, title_end, head, ha="left", fontweight="bold")
     grid.draw(figure, top)
     save(figure, out)
@@ -181,7 +182,7 @@ def _of_kspace(file: Path, index: int | None) -> _Slice:
     kspace = kspace_files.read_kspace(file)
     n_slices, n_coils, *plane = kspace.shape
     index = nifti.checked_index(file, index, n_slices)
-    voxel_size, turns = kspace_files.read_geometry(file)
+    voxel_size, turns, _ = kspace_files.read_geometry(file)
     points = kspace_files.sampled_points(kspace)
     full = bool(points.all())
     coils = kspace_to_image(kspace[index])
@@ -315,6 +316,7 @@ class _Grid:
         self.n_columns = math.ceil(len(images) / max(1, math.ceil(len(images) / most))) or 1
         cell = (INSIDE + GAP / 2) / self.n_columns - GAP / 2
         self.width = min(cell, self.MOST_HEIGHT / ratio)
+        self.inside = self.n_columns * (self.width + GAP / 2) - GAP / 2
         self.step = self.width * ratio + LINE + GAP / 2
         self.height = self.step * -(-len(images) // self.n_columns)
 

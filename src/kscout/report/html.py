@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
 from kscout.report import Run, canvas, figures, load_runs
-from kscout.report.table import COLUMNS, cells, rows, splits, warnings
+from kscout.report.facts import facts
+from kscout.report.table import COLUMNS, cells, notes, rows, scored_on, splits
 
 
 class Picture(NamedTuple):
@@ -47,7 +48,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     folder = Path(runs[0]) / "figures"
     text = template.render(
         names=[run.label for run in loaded if run.path == run.root],
-        facts=_facts(loaded),
+        facts=facts(loaded),
         configs=[(run.label, run.config()[0]) for run in loaded if run.path == run.root],
         columns=COLUMNS,
         tables=[_table(loaded, split) for split in splits(loaded)],
@@ -64,37 +65,9 @@ def _table(runs: Sequence[Run], split: str) -> dict[str, Any]:
     return {
         "split": split,
         "rows": list(zip(kinds, cells(table), strict=True)),
-        "warnings": warnings(table),
+        "scored_on": scored_on(runs, split),
+        "notes": notes(runs, split),
     }
-
-
-def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What was compared, from the first finished run that the user named, or any other."""
-    finished = sorted((run for run in runs if run.results), key=lambda run: run.path != run.root)
-    facts = []
-    if finished:
-        run, results = finished[0], finished[0].results
-        assert results is not None
-        data = run.config()[1].get("data")
-        facts += [("data", str(data.get("kind", "-")))] if isinstance(data, dict) else []
-        a, b = results.voxel_size
-        facts += [
-            ("k-space plane (ky, kx)", f"{results.shape[0]} x {results.shape[1]}"),
-            ("pixel size", f"{a:.3g} x {b:.3g} mm"),
-            (
-                "budget",
-                f"{results.n_samples} samples (R={results.acceleration:.2f}), "
-                f"{results.n_acs} of them calibration (ACS)",
-            ),
-        ]
-        for split in splits(runs):
-            scored = results.summary.get(split)
-            if scored:
-                count = f"{scored.get('n_slices')} slices of {scored.get('n_volumes')} volumes"
-                facts.append((f"scored on {split}", count))
-    unfinished = len(runs) - len(finished)
-    tail = f", {unfinished} unfinished" if unfinished else ""
-    return [*facts, ("methods", f"{len(finished)} finished{tail}")]
 
 
 def _sections(runs: Sequence[Run], folder: Path) -> list[tuple[str, list[Picture]]]:

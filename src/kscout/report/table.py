@@ -81,6 +81,12 @@ COLUMNS = (
     *(metric for metric in METRICS if metric.key in INTERVALS),
     Column("seconds", "seconds", _seconds),
 )
+RANDOM_MASKS = ("random_tile", "random_points", "variable_density", "poisson_disc")
+"""Kinds of fixed masks that depend on the seed."""
+
+FEW_SCANS = 10
+"""Fewer make the bootstrap over scans too confident."""
+
 WIDE = 100
 """Characters of a terminal that has room for a mean and its interval on one line."""
 
@@ -140,12 +146,81 @@ def _column_cells(table: Sequence[Row], column: Column) -> list[Cell]:
     return [cell._replace(best=cell.text == best) for cell in written]
 
 
-def warnings(table: Sequence[Row]) -> list[str]:
-    """What makes the comparison unequal, one line each."""
-    counts = sorted({row["samples"] for row in table if row["samples"] is not None})
+def scored_on(runs: Sequence[Run], split: str) -> str:
+    """``120 slices of 4 scans``; both where runs were scored on different ones; empty for none."""
+    scored = sorted(_scored(runs, split))
+    return " or ".join(f"{_plural(n, 'slice')} of {_plural(m, 'scan')}" for n, m in scored)
+
+
+def _scored(runs: Sequence[Run], split: str) -> set[tuple[int, int]]:
+    """Slices and scans that finished runs were scored on."""
+    summaries = [run.results.summary.get(split, {}) for run in runs if run.results]
+    counts = [(found.get("n_slices"), found.get("n_volumes")) for found in summaries]
+    return {(n, m) for n, m in counts if isinstance(n, int) and isinstance(m, int)}
+
+
+def notes(runs: Sequence[Run], split: str) -> list[str]:
+    """What a reader must know to judge the table of ``split``, one line each.
+
+    What holds for all tables is told with the first only.
+    """
+    found = _few_scans(runs, split)
+    if split == splits(runs)[0]:
+        finished = sorted(
+            (run for run in runs if run.results), key=lambda r: _order(_row(r, split))
+        )
+        found = [
+            *_unequal_counts(finished),
+            *_same_masks(finished),
+            *_single_draws(finished),
+            *found,
+        ]
+    return found
+
+
+def _unequal_counts(runs: Sequence[Run]) -> list[str]:
+    counts = sorted({run.results.n_samples for run in runs if run.results})
     if len(counts) < 2:
         return []
     return [f"sample counts differ between methods: {counts[0]} to {counts[-1]} points"]
+
+
+def _same_masks(runs: Sequence[Run]) -> list[str]:
+    groups: dict[tuple[Any, bytes], list[str]] = {}
+    for run in runs:
+        mask = run.mask()
+        groups.setdefault((mask.shape, mask.tobytes()), []).append(run.label)
+    return [
+        f"{_listed(others)} {'has' if len(others) == 1 else 'have'} the same mask as {first}"
+        for first, *others in groups.values()
+        if others
+    ]
+
+
+def _single_draws(runs: Sequence[Run]) -> list[str]:
+    drawn = [r.label for r in runs if r.results and r.results.sampler.get("kind") in RANDOM_MASKS]
+    if not drawn:
+        return []
+    subject = "is a single draw" if len(drawn) == 1 else "are a single draw each"
+    return [f"{_listed(drawn)} {subject} of a random mask: another seed gives another score"]
+
+
+def _few_scans(runs: Sequence[Run], split: str) -> list[str]:
+    n_scans = min((m for _, m in _scored(runs, split)), default=FEW_SCANS)
+    if n_scans == 1:
+        return ["scored on 1 scan: the interval is over its slices and says nothing of other scans"]
+    if n_scans < FEW_SCANS:
+        return [f"scored on {n_scans} scans: with so few scans the interval is too narrow"]
+    return []
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def print_table(runs: Sequence[Run], console: Console) -> None:
@@ -158,7 +233,8 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
         counts = {f"{r['samples']} samples, R={r['R']:.2f}" for r in table if r["samples"]}
         is_shared = len(counts) == 1
         shown = [c for c in COLUMNS if not (is_shared and c.key in ("samples", "R"))]
-        title = f"{split}: {counts.pop()} each" if is_shared else split
+        title = ": ".join(filter(None, (split, scored_on(runs, split))))
+        title += f"; {counts.pop()} each" if is_shared else ""
         legend = "mean over slices [95 % interval], best in bold; fg: foreground"
         grid = Table(title=f"{title}\n{legend}", box=box.SIMPLE_HEAD, padding=0)
         for column in shown:
@@ -174,8 +250,8 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
             pairs = [pair for pair in _paired(line) if pair[1] in shown]
             grid.add_row(*(_terminal(*pair, console.width) for pair in pairs))
         console.print(grid)
-        for warning in warnings(table):
-            console.print(Text(f"warning: {warning}", style="yellow"))
+        for note in notes(runs, split):
+            console.print(Text(f"note: {note}", style="yellow"))
 
 
 def print_summary(summary: dict[str, dict[str, Any]], console: Console) -> None:
@@ -211,10 +287,6 @@ def _summary_text(value: dict[str, float], metric: Column) -> str:
     return f"{cell.text} {cell.interval}"
 
 
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def _paired(line: Sequence[Cell]) -> list[tuple[Cell, Column]]:
     return list(zip(line, COLUMNS, strict=True))
 
@@ -235,16 +307,16 @@ def markdown(runs: Sequence[Run]) -> str:
     """The same tables in Markdown, the best values in bold."""
     parts = []
     for split in splits(runs):
-        table = rows(runs, split)
+        table, scored = rows(runs, split), scored_on(runs, split)
         lines = [
-            f"**{split}** (mean over slices)",
+            f"**{split}** ({', '.join(filter(None, ('mean over slices', scored)))})",
             "",
             _line([column.title for column in COLUMNS]),
             _line(["---" if c.is_text else "---:" for c in COLUMNS]),
             *(_line([_marked(*pair) for pair in _paired(line)]) for line in cells(table)),
         ]
-        for warning in warnings(table):
-            lines += ["", f"Warning: {warning}."]
+        for note in notes(runs, split):
+            lines += ["", f"Note: {note}."]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
