@@ -32,8 +32,8 @@ def budgeted_nmse(predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tenso
     with prediction :math:`\hat x`, measurement :math:`y` and target :math:`t`. For a binary mask
     this is the NMSE of the completed k-space. The NMSE of :math:`m y + (1 - m)\hat x` has the same
     values, but its slope in :math:`m_p` is twice the gain at a missing point and nothing at an
-    acquired one, so training would exchange points for ever. Here the slope is what acquiring the
-    point gains, wherever it stands.
+    acquired one, whose worth would never be seen. Here the slope is what acquiring the point gains,
+    wherever it stands.
 
     Parameters
     ----------
