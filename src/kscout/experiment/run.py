@@ -86,7 +86,7 @@ def run_one(experiment: Experiment, splits: Splits, run: RunFolder, console: Con
     try:
         method = Method.of(experiment, splits)
         method.fit(run, splits, console)
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start + method.seconds_before
         records = test(method, splits, console)
         _write(run, method, splits, records, seconds)
     except KeyboardInterrupt:
@@ -105,6 +105,8 @@ class Method:
     Attributes
     ----------
     sampler : ``None`` until a search has found its mask
+    mask_history : of a mask that was learned, bool ``(epoch + 1, ky, kx)``
+    seconds_before : that earlier, stopped sessions of this run have spent
     """
 
     experiment: Experiment
@@ -112,6 +114,7 @@ class Method:
     sampler: Sampler | None
     reconstructor: Reconstructor
     mask_history: Tensor | None = None
+    seconds_before: float = 0.0
 
     @classmethod
     def of(cls, experiment: Experiment, splits: Splits) -> "Method":
@@ -236,6 +239,7 @@ class Method:
             patience=training.patience,
             progress=console.is_terminal,
         )
+        self.seconds_before = history.seconds_before
         if isinstance(self.sampler, LearnedSampler):
             self.mask_history = history.mask_history
 

@@ -29,6 +29,7 @@ class History(Callback):
         self.path, self.sampler = path, sampler
         self.rows: list[dict[str, float | None]] = []
         self.masks: list[Tensor] = [sampler.mask().cpu()]
+        self.seconds_before = 0.0  # of the epochs of sessions that were stopped
         self._started = time.monotonic()
 
     @property
@@ -62,3 +63,4 @@ class History(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.masks = list(state_dict["rows"]), list(state_dict["masks"])
+        self.seconds_before = sum(row["seconds"] or 0.0 for row in self.rows)
