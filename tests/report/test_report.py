@@ -1,12 +1,9 @@
 """The report, on small synthetic run folders."""
 
-import io
 import json
 import math
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ import yaml
 from matplotlib.colors import LogNorm
 from rich.console import Console
 
-from kscout.errors import UserError
 from kscout.report import canvas, figures, load_runs
 from kscout.report.facts import facts
 from kscout.report.html import write_report
@@ -32,81 +28,7 @@ from kscout.report.table import (
     rows,
 )
 from kscout.sampling import FIXED_MASKS, Budget
-
-SHAPE = (13, 18)
-
-
-def write_run(
-    path: Path,
-    name: str,
-    nmse: float,
-    *,
-    learned: bool = False,
-    n_samples: int = 60,
-    **changes: Any,
-) -> Path:
-    """A finished run folder whose numbers follow from ``nmse``."""
-    rng = np.random.default_rng(sum(name.encode()))
-    path.mkdir(parents=True)
-    masks = np.zeros((4 if learned else 1, SHAPE[0] * SHAPE[1]), dtype=bool)
-    for mask in masks:
-        mask[rng.permutation(mask.size)[:n_samples]] = True
-    masks = masks.reshape(-1, *SHAPE)
-    y, x = np.ogrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
-    reference = np.stack([(x**2 + y**2 < 0.7) * (1 + scale * x * y) for scale in (0.5, 0.9)])
-    noise = rng.normal(size=reference.shape) * nmse**0.5
-
-    def interval(value: float) -> dict[str, float]:
-        return {"mean": value, "low": 0.9 * value, "high": 1.1 * value}
-
-    decibel = -10 * float(np.log10(nmse))
-    scores = {
-        "nmse_kspace": interval(nmse), "nmse": interval(nmse), "psnr": interval(decibel),
-        "ssim": interval(1 - nmse), "nmse_foreground": interval(nmse),
-        "psnr_foreground": interval(decibel - 3), "ssim_foreground": interval(1 - 2 * nmse),
-    }  # fmt: skip
-    results = {
-        "name": name, "sampler": {"kind": name}, "reconstructor": {"kind": "spirit_net"},
-        "learned": learned, "shape": SHAPE, "n_samples": n_samples, "n_acs": 0,
-        "acceleration": SHAPE[0] * SHAPE[1] / n_samples, "seconds": 12.34,
-        "n_points_changed": 7 if learned else None, "voxel_size": [2.0, 1.0], "quarter_turns": 1,
-        "summary": {"test": {**scores, "n_slices": 8, "n_volumes": 2}}, **changes,
-    }  # fmt: skip
-    status = {"state": "finished", "started": "", "ended": "", "error": None}
-    (path / "status.json").write_text(json.dumps(status))
-    (path / "results.json").write_text(json.dumps(results))
-    (path / "config.yaml").write_text("data:\n  kind: brain\n  note: '<b>&'\n")
-    np.save(path / "mask.npy", masks[-1])
-    np.savez(
-        path / "examples.npz",
-        reference=reference.astype(np.float32),
-        reconstruction=(reference + noise).astype(np.float32),
-        zero_filled=(reference + 3 * noise).astype(np.float32),
-        volume=np.array([3, 3]),
-        slice=np.array([0, 5]),
-    )
-    if learned:
-        np.save(path / "mask_history.npy", masks)
-        log = ["epoch,train_loss,val_loss,n_points_changed"]
-        log += [f"{epoch},{0.1 / (epoch + 1)},{0.2 / (epoch + 1)},4" for epoch in range(3)]
-        (path / "metrics.csv").write_text("\n".join(log))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of few dots: drawing them takes most of the time of these tests."""
-    monkeypatch.setattr(canvas, "RESOLUTION", 30)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A learned run compared with two fixed masks and another learned one."""
-    root = write_run(tmp_path / "tile", "learned tile", 1e-4, learned=True)
-    write_run(root / "compare/points", "random <points>", 9e-3)
-    write_run(root / "compare/caipi", "caipirinha", 3e-4)
-    write_run(root / "compare/global", "learned global", 2e-4, learned=True)
-    return root
+from run_folders import SHAPE, edit, write_run
 
 
 def unfinish(path: Path, state: str = "running") -> None:
@@ -196,10 +118,10 @@ def test_equal_masks_are_told_in_every_output(run: Path, tmp_path: Path) -> None
 
 
 def test_random_masks_are_told_to_be_single_draws(run: Path) -> None:
-    _edit(run / "compare/points", "sampler", {"kind": "random_points"})
+    edit(run / "compare/points", "sampler", {"kind": "random_points"})
     told = "random <points> is a single draw of a random mask: another seed gives another score"
     assert notes(load_runs([run]), "test") == [told, FEW]
-    _edit(run / "compare/caipi", "sampler", {"kind": "poisson_disc"})
+    edit(run / "compare/caipi", "sampler", {"kind": "poisson_disc"})
     assert notes(load_runs([run]), "test")[0].startswith(
         "caipirinha and random <points> are a single draw each of"
     )
@@ -364,7 +286,7 @@ def test_error_maps_are_linear_among_equals_and_logarithmic_otherwise(run: Path)
 def test_a_learned_mask_tells_its_start_its_moves_and_the_epoch_that_was_kept(run: Path) -> None:
     history = np.load(run / "mask_history.npy")
     np.save(run / "mask.npy", history[1])
-    _edit(run, "sampler", {"kind": "tile", "init": "density"})
+    edit(run, "sampler", {"kind": "tile", "init": "density"})
     (learned,) = load_runs([run])[:1]
     moved = int((history[1] & ~history[0]).sum())
     masks = figures.masks([learned])
@@ -375,92 +297,3 @@ def test_a_learned_mask_tells_its_start_its_moves_and_the_epoch_that_was_kept(ru
     assert "epoch 1 (kept)" in text_of(shown)
     assert "start" in text_of(shown)
     assert len(shown.axes) == 4
-
-
-BREAK: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "no run": ("status.json", lambda p: (p / "status.json").unlink()),
-    "json": ("results.json", lambda p: (p / "results.json").write_text('{"name": ')),
-    "field": ("results.json: n_samples", lambda p: _edit(p, "n_samples", "many")),
-    "missing": ("mask.npy", lambda p: (p / "mask.npy").unlink()),
-    "truncated": ("mask.npy", lambda p: (p / "mask.npy").write_bytes(b"\x93NUMPY\x01")),
-    "pickle": (
-        "mask.npy", lambda p: np.save(p / "mask.npy", np.array([{}]), allow_pickle=True)
-    ),
-    "shape": ("mask.npy", lambda p: np.save(p / "mask.npy", np.ones((3, 3), bool))),
-    "npz": ("examples.npz", lambda p: (p / "examples.npz").write_bytes(b"PK\x03\x04")),
-    "keys": ("examples.npz", lambda p: np.savez(p / "examples.npz", reference=np.ones(3))),
-    "bytes": ("metrics.csv", lambda p: (p / "metrics.csv").write_bytes(b"epoch\xff\n")),
-    "folder": (
-        "metrics.csv", lambda p: [(p / "metrics.csv").unlink(), (p / "metrics.csv").mkdir()]
-    ),
-    "huge": ("mask.npy", lambda p: (p / "mask.npy").write_bytes(_header_of((10**9, 10**9)))),
-    "dtype": ("mask.npy", lambda p: np.save(p / "mask.npy", np.ones(SHAPE))),
-    "images": ("examples.npz", lambda p: _change_examples(p, reference=np.ones((2, 3, 4)))),
-    "numbers": ("examples.npz", lambda p: _change_examples(p, slice=np.array([1.0, 2.0]))),
-    "csv": ("metrics.csv", lambda p: (p / "metrics.csv").write_text("epoch,loss\n0,1\n")),
-    "yaml": ("config.yaml", lambda p: (p / "config.yaml").write_text("a: [")),
-    "history": (
-        "mask_history.npy", lambda p: np.save(p / "mask_history.npy", np.ones((0, *SHAPE), bool))
-    ),
-}  # fmt: skip
-
-
-def _header_of(shape: tuple[int, ...]) -> bytes:
-    """Of an array that nobody has the memory for."""
-    stream = io.BytesIO()
-    header = {"descr": "|b1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-    return stream.getvalue()
-
-
-def _change_examples(path: Path, **changes: Any) -> None:
-    with np.load(path / "examples.npz") as before:
-        arrays = {**before, **changes}
-    np.savez(path / "examples.npz", **arrays)
-
-
-def _edit(path: Path, key: str, value: object) -> None:
-    results = json.loads((path / "results.json").read_text())
-    (path / "results.json").write_text(json.dumps(results | {key: value}))
-
-
-@pytest.mark.parametrize("fault", BREAK)
-def test_a_broken_run_is_one_line_that_names_the_file(
-    run: Path, tmp_path: Path, fault: str
-) -> None:
-    named, break_it = BREAK[fault]
-    shutil.rmtree(run / "compare")
-    break_it(run)
-    with pytest.raises(UserError) as caught:
-        write_report([run], tmp_path / "report.html")
-    assert named in str(caught.value)
-    assert str(run) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "report.html").exists()
-    assert not (run / "figures").exists()
-
-
-@pytest.mark.parametrize("name", ["mask.npy", "examples.npz", "results.json", "metrics.csv"])
-def test_mutated_files_give_a_result_or_a_user_error(run: Path, name: str) -> None:
-    whole = (run / name).read_bytes()
-    rng = np.random.default_rng(0)
-    for _ in range(60):
-        broken = bytearray(whole[: rng.integers(1, len(whole) + 1)])
-        for place in rng.integers(len(broken), size=rng.integers(1, 4)):
-            broken[place] = rng.integers(256)
-        (run / name).write_bytes(broken)
-        with suppress(UserError):
-            for one in load_runs([run]):
-                if one.results:
-                    one.mask(), one.examples(), one.losses()
-
-
-def test_an_unwritable_output_is_one_line(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*report\.html"):
-        write_report([run / "compare/caipi"], tmp_path / "file" / "report.html")
-
-
-def test_no_runs_is_an_error() -> None:
-    with pytest.raises(UserError, match="at least one run"):
-        load_runs([])
