@@ -1,4 +1,4 @@
-"""The one error that a user sees."""
+"""How a command or a run ends early."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class Stopped(Exception):
+    """A run that was told to stop; it can go on later."""

@@ -9,7 +9,7 @@ from commands import TINY, write_config
 from kscout.data import DATA
 from kscout.errors import UserError
 from kscout.experiment import config as configuration
-from kscout.experiment.config import SEARCHES, load_experiment, options_of, parse_options, set_path
+from kscout.experiment.config import SEARCHES, load_experiment, options_of, parse_options, set_paths
 from kscout.recon import RECONSTRUCTORS
 from kscout.sampling import SAMPLERS
 
@@ -139,8 +139,7 @@ def test_another_kind_drops_the_options_of_the_first_wherever_it_stands(config):
 
 def test_overrides_make_the_sections_that_are_missing():
     tree = {}
-    set_path(tree, "a.b.c=[1, 2]")
-    set_path(tree, "a.d=e=f")
+    set_paths(tree, ["a.b.c=[1, 2]", "a.d=e=f"])
     assert tree == {"a": {"b": {"c": [1, 2]}, "d": "e=f"}}
 
 

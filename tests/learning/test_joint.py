@@ -257,6 +257,10 @@ def test_training_stops_early(tmp_path: Path) -> None:
     losses = [row["val_loss"] for row in history.rows]
     assert len(losses) < 30
     assert losses.index(min(losses)) == len(losses) - 3
+    again = fit(tmp_path, *make("caipirinha"), epochs=30, learning_rate=0.5, patience=2)
+    assert again.rows == history.rows
+    last = torch.load(tmp_path / "training" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == len(losses) - 1  # not the best epoch
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path) -> None:

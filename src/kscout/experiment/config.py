@@ -1,9 +1,12 @@
 """Typed configuration: a YAML file, checked against the signatures of what it names."""
 
+import hashlib
 import inspect
+import json
 import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -102,6 +105,24 @@ class Training(BaseModel):
     closed_form: ClosedFormConfig = ClosedFormConfig()  # type: ignore[valid-type]
 
 
+class Trainer(BaseModel):
+    """Where gradient descent computes, which changes nothing but rounding.
+
+    Each of ``n_devices`` processes on each of ``n_nodes`` machines takes its share of
+    ``training.batch_size``, in parts of at most ``micro_batch`` slices where memory is short.
+    """
+
+    model_config = STRICT
+
+    n_devices: Annotated[int, Field(ge=1)] = 1
+    n_nodes: Annotated[int, Field(ge=1)] = 1
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+
+
+NOT_IDENTITY = ("name", "trainer")
+"""Sections that do not decide what an experiment finds."""
+
+
 class Experiment(BaseModel):
     """One sampler and one reconstructor on one data source at one budget.
 
@@ -117,6 +138,7 @@ class Experiment(BaseModel):
     sampler: SamplerConfig
     reconstructor: ReconstructorConfig
     training: Training = Training()
+    trainer: Trainer = Trainer()
     compare: dict[Name, SamplerConfig] = {}
 
     @field_validator("budget")
@@ -144,6 +166,12 @@ class Experiment(BaseModel):
         changes = {"name": name, "sampler": self.compare[name], "compare": {}}
         return self.model_copy(update=changes)
 
+    def digest(self) -> str:
+        """Ten hexadecimal digits that are the same for, and only for, the same computation."""
+        tree = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        text = json.dumps(tree, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
 
 def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     """Read a YAML configuration, with ``key.path=value`` changes.
@@ -153,6 +181,13 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     UserError
         one line: the file, the key, what is wrong, and what is valid
     """
+    tree = read_tree(path, Experiment)
+    set_paths(tree, overrides)
+    return check(Experiment, tree, str(path))
+
+
+def read_tree(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The sections of a YAML file, unchecked; ``UserError`` if there are none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,9 +195,8 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
         raise UserError(f"cannot read {path}: {reason}") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path} holds no configuration: valid keys are {_keys(Experiment)}")
-    set_paths(tree, overrides)
-    return check(Experiment, tree, str(path))
+        raise UserError(f"{path} holds no configuration: valid keys are {_keys(model)}")
+    return tree
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -187,29 +221,33 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def set_paths(tree: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Apply ``key.path=value`` changes: those of a ``kind`` first, because they drop options."""
-    for override in sorted(overrides, key=lambda text: _keys_of(text)[-1] != "kind"):
-        set_path(tree, override)
+    """Apply ``key.path=value`` changes to nested dicts; values are read as YAML."""
+    changes = {}
+    for override in overrides:
+        path, equals, value = override.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UserError(f"'{override}' is not of the form key.path=value")
+        changes[path] = parse_yaml(value, f"the value of '{_short(override)}'")
+    assign(tree, changes)
 
 
-def set_path(tree: dict[str, Any], override: str) -> None:
-    """Set ``key.path=value`` in nested dicts; the value is read as YAML."""
-    keys, value = _keys_of(override), override.partition("=")[2]
-    if "=" not in override or not all(keys):
-        raise UserError(f"'{override}' is not of the form key.path=value")
-    parsed = parse_yaml(value, f"the value of '{_short(override)}'")
-    for key in keys[:-1]:
-        below = tree.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise UserError(f"'{override}': {key} holds a value, not a section")
-        tree = below
-    if keys[-1] == "kind" and tree.get("kind") not in (None, parsed):
-        tree.clear()  # options of another kind do not carry over
-    tree[keys[-1]] = parsed
+def assign(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set dotted paths in nested dicts: a section before what is in it, a ``kind`` before options.
 
-
-def _keys_of(override: str) -> list[str]:
-    return override.partition("=")[0].split(".")
+    Another ``kind`` drops the options of the one before, which do not carry over.
+    """
+    for path in sorted(changes, key=lambda p: (p.count("."), p.split(".")[-1] != "kind")):
+        *above, last = path.split(".")
+        section = tree
+        for key in above:
+            below = section.setdefault(key, {})
+            if not isinstance(below, dict):
+                said = _short(f"{path}={changes[path]}")
+                raise UserError(f"'{said}': {key} holds a value, not a section")
+            section = below
+        if last == "kind" and section.get("kind") not in (None, changes[path]):
+            section.clear()
+        section[last] = deepcopy(changes[path])
 
 
 def parse_options(
@@ -253,6 +291,8 @@ def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
         case "string_pattern_mismatch":
             return f"{where} is {_written(value)}: valid are letters, digits, spaces and ._+-"
     message = error["msg"].removeprefix("Value error, ")
+    if not shown:
+        return str(message)
     return f"{where} is {_written(value)}: {message[0].lower()}{message[1:]}"
 
 

@@ -8,7 +8,6 @@ learned, ``mask_history.npy``. The samplers compared with it are run folders of 
 """
 
 import csv
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from kscout import atomic
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
 from kscout.experiment.config import Experiment, check, parse_yaml
@@ -63,7 +63,8 @@ class RunFolder:
     def refuse_other(self, experiment: Experiment) -> None:
         """Raise ``UserError`` if the folder cannot be this experiment's; writes nothing.
 
-        What is compared may change between calls: it lies in folders of its own.
+        What is compared may change between calls, as it lies in folders of its own; and so may
+        the trainer, which decides where to compute.
         """
         try:
             is_run = (self.path / "config.yaml").exists()
@@ -74,7 +75,8 @@ class RunFolder:
             changed = [
                 name
                 for name in Experiment.model_fields
-                if name != "compare" and getattr(before, name) != getattr(experiment, name)
+                if name not in ("compare", "trainer")
+                and getattr(before, name) != getattr(experiment, name)
             ]
             if changed:
                 raise UserError(
@@ -99,22 +101,14 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from running here; ``UserError`` if one does. Ends with it."""
-        path = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.path} is being run by another process: wait for it, or choose "
-                    "another --out"
-                ) from error
+        busy = f"{self.path} is being run by another process: wait for it, or choose another --out"
+        with atomic.locked(self.path, busy):
             yield
-            path.unlink(missing_ok=True)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a living process runs here."""
+        return atomic.is_locked(self.path)
 
     def experiment(self) -> Experiment:
         """The configuration that the folder was made with."""

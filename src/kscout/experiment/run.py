@@ -1,8 +1,9 @@
 """From a configuration to fitted, tested and written methods."""
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.data import DATA, KspaceSet, Splits
-from kscout.errors import UserError
+from kscout.errors import Stopped, UserError
 from kscout.evaluation import Record, evaluate, summarise
 from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
@@ -27,15 +28,29 @@ from kscout.sampling.tiles import check_tile
 N_EXAMPLES = 3
 
 
-def run_experiment(experiment: Experiment, folder: Path, console: Console) -> None:
+def run_experiment(
+    experiment: Experiment,
+    folder: Path,
+    console: Console,
+    *,
+    load: Callable[[Experiment, Console], Splits] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
     """Fit and test an experiment's sampler, then every sampler that it is compared with.
 
     What ``folder`` shows as finished is not done again, and a run that was stopped goes on.
+
+    Parameters
+    ----------
+    load : in place of :func:`load_data`, for callers that run many experiments on the same data
+    should_stop : asked after every epoch
 
     Raises
     ------
     UserError
         if the experiment is impossible or the folder is another experiment's
+    Stopped
+        if ``should_stop`` said so
     """
     main = RunFolder(folder)
     jobs = [(main, experiment)]
@@ -46,18 +61,32 @@ def run_experiment(experiment: Experiment, folder: Path, console: Console) -> No
     if not unfinished:
         console.print(f"{folder} is finished: nothing left to do")
         return
-    splits = load_data(experiment, console)
+    splits = (load or load_data)(experiment, console)
     for _, job in unfinished:  # all are refused before anything is written or done
         try:
             Method.of(job, splits)
         except UserError as error:
             raise UserError(f"{job.name}: {error}") from error
+    if _rank(experiment) > 0:  # the first process keeps the folders, tests and writes
+        for run, job in unfinished:
+            Method.of(job, splits).fit(run, splits, Console(quiet=True), should_stop)
+        return
     with main.locked():
         for run, job in jobs:
             run.claim(job)
         for i, (run, job) in enumerate(unfinished):
             console.print(f"[bold]{job.name}[/] ({i + 1} of {len(unfinished)})", highlight=False)
-            run_one(job, splits, run, console)
+            run_one(job, splits, run, console, should_stop)
+
+
+def _rank(experiment: Experiment) -> int:
+    """Of this process, where SLURM has started all those of a training."""
+    n_devices, n_nodes = experiment.trainer.n_devices, experiment.trainer.n_nodes
+    if n_devices * n_nodes == 1:
+        return 0
+    from kscout.learning.distribute import started_by_slurm  # takes seconds to import
+
+    return int(os.environ["SLURM_PROCID"]) if started_by_slurm(n_devices, n_nodes) else 0
 
 
 def load_data(experiment: Experiment, console: Console) -> Splits:
@@ -79,17 +108,23 @@ def load_data(experiment: Experiment, console: Console) -> Splits:
     return splits
 
 
-def run_one(experiment: Experiment, splits: Splits, run: RunFolder, console: Console) -> None:
+def run_one(
+    experiment: Experiment,
+    splits: Splits,
+    run: RunFolder,
+    console: Console,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
     """Fit, test and write one method; ``status.json`` says how it ended."""
     run.set_state("running")
     start = time.monotonic()
     try:
         method = Method.of(experiment, splits)
-        method.fit(run, splits, console)
+        method.fit(run, splits, console, should_stop)
         seconds = time.monotonic() - start + method.seconds_before
         records = test(method, splits, console)
         _write(run, method, splits, records, seconds)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         run.set_state("interrupted")
         raise
     except Exception as error:
@@ -107,6 +142,7 @@ class Method:
     sampler : ``None`` until a search has found its mask
     mask_history : of a mask that was learned, bool ``(epoch + 1, ky, kx)``
     seconds_before : that earlier, stopped sessions of this run have spent
+    epoch_seconds : of each epoch of gradient descent
     """
 
     experiment: Experiment
@@ -115,6 +151,7 @@ class Method:
     reconstructor: Reconstructor
     mask_history: Tensor | None = None
     seconds_before: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, experiment: Experiment, splits: Splits) -> "Method":
@@ -162,7 +199,13 @@ class Method:
             raise RuntimeError("the mask has not been searched for yet")
         return self.sampler.mask().cpu()
 
-    def fit(self, run: RunFolder, splits: Splits, console: Console) -> None:
+    def fit(
+        self,
+        run: RunFolder,
+        splits: Splits,
+        console: Console,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
         """Search, then gradient descent, then the closed form, as far as the training asks."""
         training = self.experiment.training
         if self.sampler is None:
@@ -175,7 +218,7 @@ class Method:
         if epochs and any(True for m in (self.sampler, self.reconstructor) for _ in m.parameters()):
             if training.start == "closed_form":
                 self._fit_closed_form(splits["train"], console)
-            self._descend(run, splits, epochs, console)
+            self._descend(run, splits, epochs, console, should_stop)
         if training.finish == "closed_form" or (training.start == "closed_form" and not epochs):
             self._fit_closed_form(splits["train"], console)
 
@@ -219,7 +262,14 @@ class Method:
         net.to(self.device)
         fit_closed_form(net, mask, train, seed=self.experiment.seed, advance=advance, **options)
 
-    def _descend(self, run: RunFolder, splits: Splits, epochs: int, console: Console) -> None:
+    def _descend(
+        self,
+        run: RunFolder,
+        splits: Splits,
+        epochs: int,
+        console: Console,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
         from kscout.learning.joint import fit_jointly  # takes seconds to import
 
         assert self.sampler is not None
@@ -238,8 +288,11 @@ class Method:
             loss=training.loss,
             patience=training.patience,
             progress=console.is_terminal,
+            should_stop=should_stop,
+            **self.experiment.trainer.model_dump(),
         )
         self.seconds_before = history.seconds_before
+        self.epoch_seconds = [row["seconds"] or 0.0 for row in history.rows]
         if isinstance(self.sampler, LearnedSampler):
             self.mask_history = history.mask_history
 

@@ -53,6 +53,8 @@ class History(Callback):
             row["noise"] = float(self.sampler.noise_level)
         row["seconds"] = time.monotonic() - self._started
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             writer.writeheader()
@@ -64,3 +66,14 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.masks = list(state_dict["rows"]), list(state_dict["masks"])
         self.seconds_before = sum(row["seconds"] or 0.0 for row in self.rows)
+
+    def load(self, checkpoint: Path) -> None:
+        """Take over what a checkpoint says of the epochs before it."""
+        callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+        self.load_state_dict(callbacks[self.state_key])
+
+    def go_on(self, checkpoint: Path) -> None:
+        """Add the epochs that other processes have trained since, in this session."""
+        seconds_before = self.seconds_before
+        self.load(checkpoint)
+        self.seconds_before = seconds_before

@@ -3,20 +3,36 @@
 import logging
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
 from kscout.atomic import atomic_path
 from kscout.data.slices import KspaceSet
-from kscout.errors import UserError
+from kscout.errors import Stopped, UserError
+from kscout.learning.batches import Batch, loader
+from kscout.learning.distribute import (
+    ShouldStop,
+    check_processes,
+    environment,
+    place,
+    run_processes,
+    started_by_slurm,
+    sum_over_processes,
+    trainer_options,
+)
 from kscout.learning.history import History
 from kscout.recon import Reconstructor
 from kscout.sampling import LearnedSampler, Sampler
@@ -24,7 +40,9 @@ from kscout.sampling import LearnedSampler, Sampler
 LossName = Literal["nmse_kspace", "nmse_image"]
 
 
-def budgeted_nmse(predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def budgeted_nmse(
+    predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tensor, norm: Tensor | None = None
+) -> Tensor:
     r"""Squared error of a batch over its squared norm, written so that its slope is a difference.
 
     .. math:: L = \frac{\sum_p (1 - m_p)\,|\hat x_p - t_p|^2 + m_p\,|y_p - t_p|^2}{\sum_p |t_p|^2}
@@ -39,21 +57,28 @@ def budgeted_nmse(predicted: Tensor, kspace: Tensor, target: Tensor, mask: Tenso
     ----------
     predicted, kspace, target : complex ``(batch, coil, ky, kx)``
     mask : ``(ky, kx)``
+    norm : the denominator, where these slices are part of a batch; their own if not given
     """
     missing = (predicted - target).abs().square()
     acquired = (kspace - target).abs().square()
     error = ((1 - mask) * missing + mask * acquired).sum()
-    return error / target.abs().square().sum()
+    return error / (target.abs().square().sum() if norm is None else norm)
 
 
 class JointModule(pl.LightningModule):
     """Mask the k-space, complete it, and compare with what was there.
 
+    A step is taken on the whole batch, however many processes share it and in however many parts
+    each of them computes its share: the loss is one ratio, over all slices of the batch.
+
     Parameters
     ----------
     sampler, reconstructor : both trained; a fixed sampler has nothing to train
     to_image : k-space to magnitude images for the ``nmse_image`` loss
+    micro_batch : slices at a time, of which activations are held; ``None`` for all of the share
     """
+
+    automatic_optimization = False  # Lightning's own accumulation would take a mean of ratios
 
     def __init__(
         self,
@@ -65,10 +90,12 @@ class JointModule(pl.LightningModule):
         learning_rate: float,
         seed: int,
         to_image: Callable[[Tensor], Tensor],
+        micro_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.sampler, self.reconstructor = sampler, reconstructor
         self.loss, self.seed, self.to_image = loss, seed, to_image
+        self.micro_batch = micro_batch
         self.mask_learning_rate, self.learning_rate = mask_learning_rate, learning_rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -86,53 +113,71 @@ class JointModule(pl.LightningModule):
             mask_group = self.trainer.optimizers[0].param_groups[0]
             mask_group["lr"] = self.mask_learning_rate * (1 - done)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         # A generator per step, not one that runs on: a resumed run draws what it would have drawn.
         step_seed = (self.seed << 32) + self.global_step
-        loss = self.step(batch, self.sampler(torch.Generator().manual_seed(step_seed)))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
+        mask = self.sampler(torch.Generator().manual_seed(step_seed))
+        optimizer.zero_grad()
+        loss = self._backward(batch, mask)
+        self._log("train_loss", loss, batch)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss is not finite in epoch {self.current_epoch}: "
+                "use a lower learning rate"
+            )
+        optimizer.step()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.log("val_loss", self.step(batch, self.sampler(None)), prog_bar=True)
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        losses = [loss for loss, _ in self._losses(batch, self.sampler(None))]
+        self._log("val_loss", sum_over_processes(torch.stack(losses).sum()), batch)
 
-    def step(self, batch: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        kspace, target = batch
+    def _backward(self, batch: Batch, mask: Tensor) -> Tensor:
+        """Gradients of the loss of the whole batch; returns the loss."""
+        n_processes = place()[1]
+        total = torch.zeros((), device=self.device)
+        # What a sampler makes of its gradient need not be linear, so it gets that of the whole
+        # batch, at once.
+        leaf = mask.detach().requires_grad_(mask.requires_grad)
+        for loss, is_last in self._losses(batch, leaf):
+            with nullcontext() if is_last else self._unshared():
+                self.manual_backward(n_processes * loss)  # DDP takes the mean over processes
+            total += loss.detach()
+        if leaf.grad is not None:
+            mask.backward(sum_over_processes(leaf.grad) / n_processes)
+        return sum_over_processes(total)
+
+    def _losses(self, batch: Batch, mask: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """What each part of this process's slices adds to the loss, and whether it is the last."""
+        norm = sum_over_processes(batch.weight * self._norm(batch.target))
+        kspace, target = (x.split(self.micro_batch or len(x)) for x in (batch.kspace, batch.target))
+        for i in range(len(kspace)):
+            loss = batch.weight * self._loss(kspace[i], target[i], mask, norm)
+            yield loss, i == len(kspace) - 1
+
+    def _norm(self, target: Tensor) -> Tensor:
+        reference = self.to_image(target) if self.loss == "nmse_image" else target.abs()
+        return reference.square().sum()
+
+    def _loss(self, kspace: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
         acquired = kspace * mask
         predicted = self.reconstructor.predict(acquired, mask)
         if self.loss == "nmse_image":
             estimate = self.to_image(acquired + (1 - mask) * predicted)
-            image = self.to_image(target)
-            return (estimate - image).square().sum() / image.square().sum()
-        return budgeted_nmse(predicted, kspace, target, mask)
+            return (estimate - self.to_image(target)).square().sum() / norm
+        return budgeted_nmse(predicted, kspace, target, mask, norm)
 
+    def _unshared(self) -> AbstractContextManager[None]:
+        """Gradients within are added up in this process, until the next backward shares them."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return nullcontext()
 
-class _Slices(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches by one index each: copying slice by slice would cost more than a step."""
-
-    def __init__(self, data: KspaceSet) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitems__(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        part = self.data.select(index)
-        return part.kspace, part.target
-
-
-def _loader(data: KspaceSet, batch_size: int, seed: int, *, shuffle: bool) -> DataLoader[Any]:
-    # The order of an epoch depends on (seed, epoch) alone, so that a resumed run sees the same.
-    order: DistributedSampler[Any] = DistributedSampler(
-        _Slices(data), num_replicas=1, rank=0, shuffle=shuffle, seed=seed
-    )
-    return DataLoader(
-        _Slices(data),
-        batch_size,
-        sampler=order,
-        collate_fn=lambda batch: batch,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    def _log(self, name: str, loss: Tensor, batch: Batch) -> None:
+        n = batch.n_slices
+        self.log(name, loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
 
 
 def fit_jointly(
@@ -150,6 +195,10 @@ def fit_jointly(
     loss: LossName = "nmse_kspace",
     patience: int | None = None,
     progress: bool = True,
+    n_devices: int = 1,
+    n_nodes: int = 1,
+    micro_batch: int | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> History:
     """Train by gradient descent; continue where ``folder`` says that an earlier run was stopped.
 
@@ -162,13 +211,21 @@ def fit_jointly(
     folder : gets ``metrics.csv`` and, after every epoch, ``training/last.ckpt``
     seed : of the order of slices and of the sampler's noise
     epochs : passes over ``train``
+    batch_size : slices of a step, over all processes
     patience : stop after so many epochs without a better validation loss; ``None`` never does
     progress : show a progress bar
+    n_devices, n_nodes : processes on each machine, and machines; with more than one process, SLURM
+        has started them all, each of which calls this, or they are started here
+    micro_batch : slices that a process computes at a time; ``None`` for its share of a batch
+    should_stop : asked after every epoch, in the process with rank 0 or in the one that starts all
 
     Raises
     ------
     UserError
-        if nothing can be trained, the loss is not finite, or the checkpoint is of another shape
+        if nothing can be trained, the loss is not finite, the checkpoint is of another shape, or
+        the batch cannot be shared by the processes
+    Stopped
+        if ``should_stop`` said so; the same call goes on
     """
     module = JointModule(
         sampler,
@@ -178,44 +235,85 @@ def fit_jointly(
         learning_rate=learning_rate,
         seed=seed,
         to_image=train.image,
+        micro_batch=micro_batch,
     )
     if not any(p.requires_grad for p in module.parameters()):
         raise UserError("nothing to train by gradient descent: set training.epochs to 0")
     if patience is not None and not len(val):
         raise UserError("training.patience needs validation data: valid without it is null")
+    check_processes(batch_size, n_devices, n_nodes)
     history = History(folder / "metrics.csv", sampler)
-    monitor = "val_loss" if len(val) else None
-    checkpoint = ModelCheckpoint(
-        folder / "training", "best", monitor=monitor, save_last=True, enable_version_counter=False
+    work = partial(
+        _train,
+        module,
+        history,
+        loader(train, batch_size, seed, shuffle=True),
+        loader(val, batch_size, seed, shuffle=False) if len(val) else None,
+        folder / "training",
+        epochs=epochs,
+        patience=patience,
+        progress=progress,
+        n_devices=n_devices,
+        n_nodes=n_nodes,
     )
-    callbacks: list[Callback] = [history, _FiniteLoss(), checkpoint]
+    if n_devices * n_nodes == 1 or started_by_slurm(n_devices, n_nodes):
+        work(should_stop)
+    else:
+        last = folder / "training" / "last.ckpt"
+        if last.exists():
+            history.load(last)
+        module.cpu()  # what is sent to the processes
+        run_processes(work, n_devices, should_stop or _never)
+        history.go_on(last)
+    best = torch.load(folder / "training" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.cpu().load_state_dict(best["state_dict"])
+    return history
+
+
+def _never() -> bool:
+    return False
+
+
+def _train(
+    module: JointModule,
+    history: History,
+    train: DataLoader[Any],
+    val: DataLoader[Any] | None,
+    checkpoints: Path,
+    should_stop: ShouldStop | None,
+    *,
+    epochs: int,
+    patience: int | None,
+    progress: bool,
+    n_devices: int,
+    n_nodes: int,
+) -> None:
+    """Train in this process, together with the others of the training if there are any."""
+    for tensor in chain(module.parameters(), module.buffers()):
+        tensor.data = tensor.data.clone()  # processes started here were sent the same memory
+    saving = _SaveThenAsk(checkpoints, "val_loss" if val else None, should_stop)
+    last = saving.last
+    callbacks: list[Callback] = [history, saving]
     if patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=patience))
+        callbacks.append(_Patience("val_loss", patience=patience))
     if progress:
         callbacks.append(RichProgressBar(leave=False))
-    last = folder / "training" / "last.ckpt"
     _quieten()
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
         max_epochs=epochs,
         logger=False,
         callbacks=callbacks,
-        plugins=_AtomicCheckpoints(),
+        plugins=[_AtomicCheckpoints(), environment(n_devices, n_nodes)],
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
+        **trainer_options(n_devices, n_nodes),
     )
+    ckpt_path = last if last.exists() else None
     try:
-        trainer.fit(
-            module,
-            _loader(train, batch_size, seed, shuffle=True),
-            _loader(val, batch_size, seed, shuffle=False) if len(val) else None,
-            ckpt_path=last if last.exists() else None,
-            weights_only=True,
-        )
+        trainer.fit(module, train, val, ckpt_path=ckpt_path, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C, after which it would ignore a second one
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from None
@@ -223,22 +321,33 @@ def fit_jointly(
         if "Error(s) in loading state_dict" in str(error):
             raise UserError(f"{last} is a checkpoint of another model: use a new folder") from error
         raise
-    best = torch.load(folder / "training" / "best.ckpt", map_location="cpu", weights_only=True)
-    module.cpu().load_state_dict(best["state_dict"])
-    return history
+    if saving.stopped:
+        raise Stopped(f"told to stop after epoch {trainer.current_epoch}: the same call goes on")
 
 
-class _FiniteLoss(Callback):
-    """Stop at once when training has diverged, rather than go on with NaN."""
+class _SaveThenAsk(ModelCheckpoint):
+    """Keeps the last epoch and the best one; then asks whether to stop."""
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        if not torch.isfinite(outputs["loss"]):
-            raise UserError(
-                f"the training loss is not finite in epoch {trainer.current_epoch}: "
-                "use a lower learning rate"
-            )
+    def __init__(self, folder: Path, monitor: str | None, should_stop: ShouldStop | None) -> None:
+        super().__init__(folder, "best", monitor=monitor, enable_version_counter=False)
+        self.last = folder / "last.ckpt"
+        self.should_stop, self.stopped = should_stop, False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self.last)  # save_last does so only after epochs that are the best
+        if self.should_stop is None:
+            return
+        told = trainer.is_global_zero and self.should_stop()
+        self.stopped = trainer.strategy.reduce_boolean_decision(told, all=False)
+        trainer.should_stop |= self.stopped
+
+
+class _Patience(EarlyStopping):
+    """Stays out of patience in a run that goes on, for instance because its test was stopped."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.wait_count >= self.patience
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
@@ -257,6 +366,8 @@ def _quieten() -> None:
         "does not have many workers",
         "have no `val_dataloader`",
         "Checkpoint directory.*exists",
+        "srun. command is available",
         "LeafSpec",  # Lightning's own use of a deprecated PyTorch class
+        "recommended to use.*sync_dist",  # the processes log the same number
     ):
         warnings.filterwarnings("ignore", f".*{message}")
