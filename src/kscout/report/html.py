@@ -47,6 +47,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     template = page.from_string(files("kscout.report").joinpath("report.html").read_text("utf-8"))
     folder = Path(runs[0]) / "figures"
     text = template.render(
+        style=style(),
         names=[run.label for run in loaded if run.path == run.root],
         facts=facts(loaded),
         configs=[(run.label, run.config()[0]) for run in loaded if run.path == run.root],
@@ -75,7 +76,7 @@ def _sections(runs: Sequence[Run], folder: Path) -> list[tuple[str, list[Picture
     sections: dict[str, list[Picture]] = {}
     for name, section, caption, figure in list(_drawn(runs)):  # read everything, then write
         if figure is not None:
-            sections.setdefault(section, []).append(_picture(figure, folder / name, caption))
+            sections.setdefault(section, []).append(picture(figure, folder / name, caption))
     return list(sections.items())
 
 
@@ -127,7 +128,13 @@ def _file_name(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)
 
 
-def _picture(figure: Any, path: Path, caption: str) -> Picture:
+def style() -> str:
+    """The look of every page, as CSS."""
+    return files("kscout.report").joinpath("style.css").read_text("utf-8")
+
+
+def picture(figure: Any, path: Path, caption: str) -> Picture:
+    """Save a figure, and keep it for the page; ``UserError`` if it cannot be written."""
     canvas.save(figure, path)
     try:
         png = base64.b64encode(path.read_bytes()).decode("ascii")
