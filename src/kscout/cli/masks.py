@@ -1,0 +1,89 @@
+"""The commands ``kscout mask ...``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kscout.cli.common import Config, Overrides, console, group
+
+app = group("Make, look at and search for masks.")
+
+
+@app.command("make")
+def make(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="a fixed mask, such as caipirinha")],
+    out: Annotated[Path, typer.Option(help=".npy file to write")],
+    shape: Annotated[str, typer.Option(help="plane, KYxKX")] = "256x256",
+    acceleration: Annotated[float | None, typer.Option("--acceleration", "-R")] = None,
+    n_samples: Annotated[int | None, typer.Option(help="points, instead of R")] = None,
+    n_lines: Annotated[int | None, typer.Option(help="whole columns, instead of R")] = None,
+    acs: Annotated[str, typer.Option(help="none, square or lines")] = "none",
+    acs_size: Annotated[int, typer.Option(help="points along an axis of the ACS")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of random masks")] = 0,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[OPTION=VALUE]...", help="options of the mask")
+    ] = None,
+) -> None:
+    """Write a fixed mask of the exact budget.
+
+    Examples:
+
+        kscout mask make caipirinha --shape 121x145 -R 4 --out caipirinha.npy
+
+        kscout mask make poisson_disc -R 8 --acs square --acs-size 24 slope=2 --out disc.npy
+    """
+    from kscout.experiment.masks import make_mask, write_mask
+
+    budget = {
+        "acceleration": acceleration,
+        "n_samples": n_samples,
+        "n_lines": n_lines,
+        "acs": acs,
+        "acs_size": acs_size,
+    }
+    mask = make_mask(kind, shape, budget, seed, options or [])
+    write_mask(mask, out)
+    n = int(mask.sum())
+    typer.echo(f"{kind}: {n} of {mask.numel()} points, R = {mask.numel() / n:.3f}: {out}")
+
+
+@app.command("show")
+def show(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".npy masks")],
+    out: Annotated[Path, typer.Option(help="picture to write")] = Path("masks.png"),
+) -> None:
+    """Draw masks side by side, with their counts.
+
+    Example:
+
+        kscout mask show caipirinha.npy disc.npy --out masks.png
+    """
+    from kscout.report.files import show_masks
+
+    typer.echo(f"picture: {show_masks(files, out)}")
+
+
+@app.command("search")
+def search(
+    config: Config,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help=".npy file for the best mask")] = None,
+    tile: Annotated[str, typer.Option(help="size, HxW")] = "4x4",
+    top: Annotated[int, typer.Option(min=1, help="how many tiles to print")] = 10,
+) -> None:
+    """Rank every tile on the configuration's data, budget and SPIRiT stack, in closed form.
+
+    Example:
+
+        kscout mask search configs/demo.yaml --out best.npy
+    """
+    from kscout.experiment.masks import check_mask_path, print_tiles, search_tiles, write_mask
+
+    if out is not None:
+        check_mask_path(out)
+    ranked, budget = search_tiles(config, overrides or [], tile, console())
+    print_tiles(ranked, top, console())
+    if out is not None:
+        write_mask(ranked[0].mask(budget), out)
+        typer.echo(f"written: {out}")

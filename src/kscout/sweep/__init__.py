@@ -1,0 +1,1 @@
+"""Many experiments, here or on a SLURM cluster, that end in one table."""

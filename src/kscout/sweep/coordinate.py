@@ -1,0 +1,207 @@
+"""Bring a sweep as far as it will go: decide what to try, hand it out, look on."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+
+from kscout.sweep import causes
+from kscout.sweep.folder import Attempt, Ended, SweepFolder, epochs_done
+from kscout.sweep.launch import Launch
+from kscout.sweep.local import Task, n_cores, run_local
+from kscout.sweep.plan import refuse_impossible
+from kscout.sweep.retry import next_attempt
+from kscout.sweep.slurm import cancel_jobs, run_watched, submit
+from kscout.sweep.spec import PlannedRun, Sweep
+from kscout.sweep.status import (
+    FAILED,
+    QUEUED,
+    RUNNING,
+    RunStatus,
+    overview,
+    print_failures,
+    run_states,
+)
+
+WATCH = 2.0
+"""Seconds between looks at a sweep that is watched."""
+
+PATIENCE = 10.0
+"""Seconds that workers may take to die with their coordinator."""
+
+
+def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -> None:
+    """Begin a sweep in a folder, or go on with it.
+
+    Raises
+    ------
+    UserError
+        if the folder is another sweep's, is being run or cannot be written; if there is no SLURM,
+        or it refuses
+    """
+    with folder.locked():
+        folder.refuse_other(sweep)
+        if sweep.search is None:
+            new = [run for run in sweep.plan() if not folder.attempts(run.id)]
+            refuse_impossible(new, console)
+        folder.claim(sweep)
+        _go_on(folder, launch, console)
+
+
+def resume(folder: SweepFolder, launch: Launch, console: Console) -> None:
+    """Go on with the sweep of a folder: what is finished stays, what failed is seen to."""
+    folder.sweep()  # refuses what is no sweep's before a lock is made in it
+    with folder.locked():
+        _go_on(folder, launch, console)
+
+
+def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> None:
+    folder.keep_launch(launch)
+    folder.cancel_marker.unlink(missing_ok=True)
+    _settle(folder)
+    if folder.sweep().search is not None:
+        _search(folder, launch, console)
+    elif not _run_grid(folder, launch, console):
+        return
+    states = run_states(folder, folder.planned())
+    console.print(overview(states))
+    print_failures(folder, states, console)
+
+
+def _settle(folder: SweepFolder) -> None:
+    """Write down what became of tries that an earlier coordinator was killed over.
+
+    Called by the only coordinator, so nobody else will.
+    """
+    deadline = time.monotonic() + PATIENCE
+    for run in folder.planned():
+        last = next(iter(folder.attempts(run.id)[-1:]), None)
+        if last is None or last.job or folder.ended(run.id, last.number):
+            continue
+        while folder.run(run.id).is_locked and time.monotonic() < deadline:
+            time.sleep(0.1)  # its worker is about to notice
+        if not folder.run(run.id).is_locked and folder.run(run.id).state != "finished":
+            ended = Ended(cause=causes.KILLED, epochs=epochs_done(folder.run(run.id).path))
+            folder.end(run.id, last.number, ended)
+
+
+def _run_grid(folder: SweepFolder, launch: Launch, console: Console) -> bool:
+    """Whether all has ended; on SLURM it is only handed in."""
+    planned = folder.planned()
+    tasks = choose(run_states(folder, planned), launch, console)
+    if tasks and launch.on == "slurm":
+        submit(folder, tasks, launch)
+        console.print(f"{len(tasks)} runs are with SLURM: kscout sweep status {folder.path}")
+        return False
+    if tasks:
+        with watching(folder, {run.id: run for run in planned}, console) as (tick, done):
+            run_local(folder, tasks, min(launch.at_once or n_cores(), len(tasks)), tick, done)
+    return True
+
+
+def _search(folder: SweepFolder, launch: Launch, console: Console) -> None:
+    from kscout.sweep.search import StudyOfRuns
+
+    study = StudyOfRuns(folder, launch)
+    with watching(folder, study.plans, console) as (tick, done):
+
+        def look(at_work: Sequence[str]) -> None:
+            study.tick(at_work)
+            tick(at_work)
+
+        def end(run_id: str, ended: Ended) -> None:
+            study.done(run_id, ended)
+            done(run_id, ended)
+
+        if launch.on == "slurm":
+            run_watched(folder, study.tasks(), launch, look, end)
+        else:
+            run_local(folder, study.tasks(), launch.at_once or n_cores(), look, end)
+
+
+def choose(states: Sequence[RunStatus], launch: Launch, console: Console) -> list[Task]:
+    """The tries to make now; says, once for each reason, which failed runs are left alone."""
+    tasks: list[Task] = []
+    left: dict[str, int] = {}
+    for status in states:
+        following = next_attempt(status, launch)
+        if isinstance(following, Attempt):
+            tasks.append((status.planned.experiment.model_dump(mode="json"), following))
+        elif status.state == FAILED:
+            left[following.reason] = left.get(following.reason, 0) + 1
+    for reason, n in left.items():
+        console.print(f"{n} left alone: {reason}", style="yellow", highlight=False)
+    return tasks
+
+
+Tick = Callable[[Sequence[str]], None]
+Done = Callable[[str, Ended], None]
+
+
+@contextmanager
+def watching(
+    folder: SweepFolder, plans: Mapping[str, PlannedRun], console: Console
+) -> Iterator[tuple[Tick, Done]]:
+    """Show how runs get on: live in a terminal, else a line for each that ends.
+
+    Parameters
+    ----------
+    plans : by id; may grow meanwhile
+
+    Yields
+    ------
+    what to call with the runs at work now and then, and with each that ended; the first raises
+    ``KeyboardInterrupt`` once the sweep is cancelled
+    """
+    states = {status.id: status for status in run_states(folder, [*plans.values()])}
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+
+        def tick(at_work: Sequence[str]) -> None:
+            if folder.cancel_marker.exists():
+                raise KeyboardInterrupt
+            if console.is_terminal:
+                fresh = run_states(folder, [plans[run_id] for run_id in at_work])
+                states.update({status.id: status for status in fresh})
+                live.update(overview(list(states.values())), refresh=True)
+
+        def done(run_id: str, ended: Ended) -> None:
+            states.update({run_id: run_states(folder, [plans[run_id]])[0]})
+            if not console.is_terminal:
+                how = ended.cause or "finished"
+                console.print(f"{run_id} {how} ({ended.seconds:.1f} s)", highlight=False)
+
+        yield tick, done
+
+
+def show_status(folder: SweepFolder, watch: bool, console: Console) -> None:
+    """Print the overview once, or keep it on the screen until nothing is at work any more."""
+    states = run_states(folder, folder.planned())
+    if watch:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while any(s.state in (RUNNING, QUEUED) for s in states) or folder.is_locked:
+                live.update(overview(states), refresh=True)
+                time.sleep(WATCH)
+                states = run_states(folder, folder.planned())
+    console.print(overview(states))
+    print_failures(folder, states, console)
+
+
+def cancel(folder: SweepFolder) -> int:
+    """Stop whatever is at work, here or on SLURM, and take back what is queued.
+
+    Returns
+    -------
+    how many runs were; their checkpoints stay, and :func:`resume` goes on from them
+    """
+    active = [s for s in run_states(folder, folder.planned()) if s.state in (RUNNING, QUEUED)]
+    if folder.is_locked:
+        folder.cancel_marker.touch()
+    on_slurm = [status for status in active if status.attempts[-1].job]
+    if on_slurm:
+        cancel_jobs([status.attempts[-1].job or "" for status in on_slurm])
+        for status in on_slurm:
+            ended = Ended(cause=causes.CANCELLED, epochs=status.epochs)
+            folder.end(status.id, status.attempts[-1].number, ended)
+    return len(active)

@@ -1,0 +1,136 @@
+"""One try of one run, in whatever process it takes place: a local worker or a SLURM job."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kscout.atomic import is_locked
+from kscout.data import Splits
+from kscout.errors import Stopped, UserError
+from kscout.experiment import Experiment, load_data, run_experiment
+from kscout.experiment.config import check
+from kscout.sweep import causes
+from kscout.sweep.folder import Attempt, Ended, SweepFolder, epochs_done
+
+Load = Callable[[Experiment, Console], Splits]
+Tree = dict[str, Any]
+"""An experiment as plain values, which any process can be sent. Its name is the run's id."""
+
+
+def try_run(folder: SweepFolder, tree: Tree, attempt: Attempt, load: Load = load_data) -> Ended:
+    """Run an experiment of a sweep once, and write down how that ended.
+
+    Whatever is printed goes to the run's log. Nothing that goes wrong in the run is raised: it is
+    the cause in the answer.
+    """
+    experiment = check(Experiment, tree, "sweep")
+    trainer = experiment.trainer.model_copy(update={"micro_batch": attempt.micro_batch})
+    experiment = experiment.model_copy(update={"trainer": trainer})
+    run, number = folder.run(experiment.name), attempt.number
+    start, oom_kills = time.monotonic(), causes.n_oom_kills()
+    cause, error = None, ""
+    with _printing_to(folder.log(experiment.name)), _memory_limit(attempt):
+        print(f"attempt {number}", flush=True)
+        try:
+            run_experiment(
+                experiment,
+                run.path,
+                Console(width=100),
+                load=load,
+                should_stop=lambda: folder.asked_to_stop(experiment.name, number) is not None,
+            )
+        except Stopped:
+            cause = folder.asked_to_stop(experiment.name, number) or causes.CANCELLED
+        except Exception as raised:
+            cause, error = causes.cause_of(raised), causes.last_lines(raised)
+            if cause == causes.KILLED and causes.n_oom_kills() > oom_kills:
+                cause = causes.OUT_OF_MEMORY
+            if is_locked(run.path):  # an earlier try, given up for lost, is at it
+                cause = causes.CANCELLED
+            print(error, file=sys.stderr)
+    ended = Ended(
+        cause=cause,
+        error=error,
+        seconds=time.monotonic() - start,
+        epochs=epochs_done(run.path),
+    )
+    with suppress(UserError):  # on a full disk, whoever waits for the answer is told all the same
+        if rank() == 0:
+            folder.end(experiment.name, number, ended)
+    return ended
+
+
+def rank() -> int:
+    """Which of the processes of a distributed training in a SLURM job this one is."""
+    return int(os.environ.get("SLURM_PROCID", 0))
+
+
+class SlurmTask:
+    """What a SLURM job runs; submitit requeues what has ``checkpoint`` at the time limit."""
+
+    def __call__(self, folder: Path, tree: Tree, attempt: Tree) -> None:
+        import torch
+
+        # Not every cluster binds a job to its cores; and Lightning chooses a number of its own for
+        # several processes, unless this variable is set.
+        n_cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_cores))
+        torch.set_num_threads(n_cores)
+        sweep = SweepFolder(folder)
+        self.epochs = epochs_done(sweep.run(tree["name"]).path)
+        try_run(sweep, tree, Attempt(**attempt))
+
+    def checkpoint(self, folder: Path, tree: Tree, attempt: Tree) -> Any:
+        """The same task again, as its run folder knows how far it is; unless it stands still."""
+        import submitit
+
+        if epochs_done(SweepFolder(folder).run(tree["name"]).path) <= self.epochs:
+            return None
+        return submitit.helpers.DelayedSubmission(SlurmTask(), folder, tree, attempt)
+
+
+@contextmanager
+def _printing_to(log: Path) -> Iterator[None]:
+    """Add all that this process and its libraries print to a file."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = log.open("ab")
+    except OSError:  # told by the run itself, which cannot write either
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            for target, source in zip((1, 2), saved, strict=True):
+                os.dup2(source, target)
+                os.close(source)
+
+
+@contextmanager
+def _memory_limit(attempt: Attempt) -> Iterator[None]:
+    """Have allocations beyond the limit fail; in a SLURM job, SLURM sees to it."""
+    if attempt.memory_mb is None or attempt.where != "local":
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (attempt.memory_mb * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
