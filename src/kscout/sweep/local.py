@@ -22,8 +22,6 @@ Task = tuple[dict[str, Any], Attempt]
 POLL = 0.5
 """Seconds between looks at whether the sweep was cancelled."""
 
-STARVED = "no space left, or the folder cannot be written"
-
 
 def n_cores() -> int:
     """Cores that this process may use."""
@@ -69,10 +67,9 @@ def run_local(
                     continue
                 done(worker.run_id, ended)
                 if ended.cause == causes.STORAGE:
-                    reason = ended.error.splitlines()[-1] if ended.error else STARVED
                     raise UserError(
-                        f"{folder.path} cannot be written ({reason}): finished runs are kept; make "
-                        "room and go on with kscout sweep resume"
+                        f"{causes.told(ended.error)}; finished runs are kept: make room and go on "
+                        f"with kscout sweep resume {folder.path}"
                     )
                 worker.give(next(queue, None))
             if at_work := [worker.run_id for worker in workers if worker.task]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from kscout.atomic import is_locked
 from kscout.data import Splits
 from kscout.errors import Stopped, UserError
 from kscout.experiment import Experiment, load_data, run_experiment
@@ -33,38 +32,47 @@ def try_run(folder: SweepFolder, tree: Tree, attempt: Attempt, load: Load = load
     experiment = check(Experiment, tree, "sweep")
     trainer = experiment.trainer.model_copy(update={"micro_batch": attempt.micro_batch})
     experiment = experiment.model_copy(update={"trainer": trainer})
-    run, number = folder.run(experiment.name), attempt.number
-    start, oom_kills = time.monotonic(), causes.n_oom_kills()
-    cause, error = None, ""
+    start = time.monotonic()
     with _printing_to(folder.log(experiment.name)), _memory_limit(attempt):
-        print(f"attempt {number}", flush=True)
-        try:
-            run_experiment(
-                experiment,
-                run.path,
-                Console(width=100),
-                load=load,
-                should_stop=lambda: folder.asked_to_stop(experiment.name, number) is not None,
-            )
-        except Stopped:
-            cause = folder.asked_to_stop(experiment.name, number) or causes.CANCELLED
-        except Exception as raised:
-            cause, error = causes.cause_of(raised), causes.last_lines(raised)
-            if cause == causes.KILLED and causes.n_oom_kills() > oom_kills:
-                cause = causes.OUT_OF_MEMORY
-            if is_locked(run.path):  # an earlier try, given up for lost, is at it
-                cause = causes.CANCELLED
-            print(error, file=sys.stderr)
+        cause, error = _outcome(folder, experiment, attempt.number, load)
     ended = Ended(
         cause=cause,
         error=error,
         seconds=time.monotonic() - start,
-        epochs=epochs_done(run.path),
+        epochs=epochs_done(folder.run(experiment.name).path),
     )
-    with suppress(UserError):  # on a full disk, whoever waits for the answer is told all the same
-        if rank() == 0:
-            folder.end(experiment.name, number, ended)
+    if rank() == 0:
+        with suppress(UserError):  # on a full disk, whoever waits is told by the answer alone
+            folder.end(experiment.name, attempt.number, ended)
     return ended
+
+
+def _outcome(
+    folder: SweepFolder, experiment: Experiment, number: int, load: Load
+) -> tuple[str | None, str]:
+    """Run an experiment; returns why it ended early, if it did, and its last lines."""
+    run, oom_kills = folder.run(experiment.name), causes.n_oom_kills()
+    try:
+        print(f"attempt {number}", flush=True)
+        run_experiment(
+            experiment,
+            run.path,
+            Console(width=100),
+            load=load,
+            should_stop=lambda: folder.asked_to_stop(experiment.name, number) is not None,
+        )
+        return None, ""
+    except Stopped:
+        return folder.asked_to_stop(experiment.name, number) or causes.CANCELLED, ""
+    except Exception as raised:
+        cause, error = causes.cause_of(raised), causes.last_lines(raised)
+        if cause == causes.KILLED and causes.n_oom_kills() > oom_kills:
+            cause = causes.OUT_OF_MEMORY
+        if run.is_locked:  # an earlier try, given up for lost, is at it
+            cause = causes.CANCELLED
+        with suppress(OSError):
+            print(error, file=sys.stderr, flush=True)
+        return cause, error
 
 
 def rank() -> int:
