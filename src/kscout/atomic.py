@@ -2,12 +2,18 @@
 
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from kscout.errors import UserError
+from kscout.errors import StorageError, UserError
+
+PARTIAL = ".partial-"
+GLANCES, GLANCE = 10, 0.02
+"""Tries at a lock, which :func:`is_locked` takes for a moment, and the seconds between them."""
 
 
 @contextmanager
@@ -15,25 +21,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``; renamed to ``path`` when the block ends well.
 
     A block that raises, or is interrupted, leaves an older file at ``path`` as it was and nothing
-    else behind. Missing parent folders are made. The temporary name keeps the suffix, because many
-    writers choose the format by it or add one.
+    else behind; a process that is killed may leave a part for :func:`remove_partials`. Missing
+    parent folders are made. The temporary name keeps the suffix, because many writers choose the
+    format by it or add one.
 
     Raises
     ------
-    UserError
+    StorageError
         if ``path`` cannot be written
     """
     path = Path(path)
-    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path}: {reason}: choose a writable folder") from error
+        raise StorageError(f"cannot write {path}: {reason}: choose a writable folder") from error
     finally:
         _remove(temporary)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes have left half written, anywhere below a folder."""
+    for path in folder.rglob(f"{PARTIAL}*"):
+        _remove(path)
 
 
 @contextmanager
@@ -43,24 +56,35 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     Raises
     ------
     UserError
-        saying ``busy`` if another process holds it; or if the folder cannot be written
+        saying ``busy`` if another process holds it
+    StorageError
+        if the folder cannot be written, or cannot be locked
     """
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = _take(path)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+    if file is None:
+        raise UserError(busy)
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(busy) from error
-        # Between opening and locking, its holder may have ended and removed this very file.
-        if not _is_the_file(path, file.fileno()):
-            raise UserError(busy)
         yield
         path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> IO[str] | None:
+    """The lock file, locked; ``None`` if it stays somebody else's for longer than a glance."""
+    for _ in range(GLANCES):
+        file = path.open("w")
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, its holder may have ended and removed this very file.
+            if _is_the_file(path, file.fileno()):
+                return file
+        file.close()
+        time.sleep(GLANCE)
+    return None
 
 
 def is_locked(folder: Path) -> bool:

@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class StorageError(UserError):
+    """Something could not be written: the disk is full, say, or the folder read-only."""
+
+
 class Stopped(Exception):
     """A run that was told to stop; it can go on later."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,3 +268,34 @@ def test_ctrl_c_ends_in_one_line_and_the_run_goes_on(whole, tmp_path, capsys):
     assert RunFolder(folder).state == "interrupted"
     run(path, folder)
     assert_same_run(expected, folder)
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as one process can have it in a test."""
+
+
+def test_killed_between_any_two_writes_a_run_ends_the_same(tmp_path, monkeypatch):
+    path = write_config(tmp_path / "tiny.yaml", training={"epochs": 2, "batch_size": 32})
+    run(path, tmp_path / "alone")
+    rename = Path.replace
+    for n_writes in count():
+        left = iter(range(n_writes))
+
+        def replace(self, target, left=left):
+            if next(left, None) is None:
+                raise Killed
+            return rename(self, target)
+
+        folder = tmp_path / f"killed-{n_writes}"
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", replace)
+            patched.setattr("kscout.atomic._remove", lambda path: None)  # nobody tidies up
+            try:
+                run(path, folder)
+                break
+            except Killed:
+                assert list(folder.rglob(".partial-*"))
+        run(path, folder)
+        assert_same_run(folder, tmp_path / "alone")
+        assert not list(folder.rglob(".partial-*"))
+    assert n_writes > 10

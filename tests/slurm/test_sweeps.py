@@ -16,8 +16,9 @@ from kscout.sweep import causes
 from kscout.sweep.coordinate import cancel, resume, start
 from kscout.sweep.folder import SweepFolder, validation_losses
 from kscout.sweep.launch import Launch
+from kscout.sweep.slurm import QUEUED, RUNNING
 from kscout.sweep.spec import Sweep
-from kscout.sweep.status import FAILED, FINISHED, QUEUED, RUNNING, RunStatus, run_states
+from kscout.sweep.status import FAILED, FINISHED, RunStatus, run_states
 from slurm.cluster import Cluster
 
 QUIET = Console(quiet=True)
@@ -70,18 +71,24 @@ def ended(now: list[RunStatus]) -> bool:
     return all(s.state in (FINISHED, FAILED) for s in now)
 
 
-def test_an_array_keeps_its_throttle_and_errors_come_once(tmp_path: Path, slurm: Cluster) -> None:
-    base = {"data": {"kind": "digits", "n_train": 64, "n_val": 0, "n_test": 16}}
+def test_arrays_keep_their_throttle_and_errors_come_once(
+    tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kscout.sweep.slurm.MOST_IN_ARRAY", 3)
+    base = {
+        "reconstructor": {"kind": "spirit_net", "n_blocks": 40, "kernel_size": 3},
+        "training": {"epochs": 1, "batch_size": 16},
+    }
     folder = SweepFolder(tmp_path / "sweep")
-    grid = {"training.patience": [None, 1]}
+    grid = {"training.learning_rate": [0.001, 9.9]}  # so deep a stack diverges at once
     start(folder, sweep(base, grid=grid, seeds=[0, 1]), launch(at_once=2), QUIET)
-    jobs = [s.attempts[-1].job for s in states(folder)]
-    array = jobs[0].split("_")[0]
-    assert jobs == [f"{array}_{i}" for i in range(4)]
+    jobs = [s.attempts[-1].job or "" for s in states(folder)]
+    array, single = jobs[0].split("_")[0], jobs[3]
+    assert jobs == [f"{array}_0", f"{array}_1", f"{array}_2", single]
     most = []
 
     def look(now: list[RunStatus]) -> bool:
-        most.append(Counter(slurm.states(array).values())["RUNNING"])
+        most.append(Counter(slurm.states(array, single).values())["RUNNING"])
         return ended(now)
 
     now = wait(folder, look)
@@ -89,7 +96,7 @@ def test_an_array_keeps_its_throttle_and_errors_come_once(tmp_path: Path, slurm:
     assert [(s.state, s.cause) for s in now] == [(FINISHED, None)] * 2 + [(FAILED, "error")] * 2
     printed = StringIO()
     resume(folder, launch(), Console(file=printed, width=200))
-    assert printed.getvalue().count("training.patience needs validation data") == 1
+    assert printed.getvalue().count("the training loss is not finite") == 1
     assert "2 failed, error" in printed.getvalue()
     assert [len(s.attempts) for s in states(folder)] == [1] * 4
 
@@ -183,3 +190,41 @@ def test_one_training_in_two_processes(
         assert run.state == FINISHED, run.error
         losses.append(validation_losses(folder.run(run.id).path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_search_goes_on_with_what_slurm_has(
+    tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while its first runs are at work, it finds them again, and hands in no run twice."""
+    monkeypatch.setattr("kscout.sweep.slurm.POLL", 0.5)
+    folder = SweepFolder(tmp_path / "sweep")
+    ranges = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    search = {"n_trials": 3, "ranges": ranges, "pruner": "none"}
+    searched = sweep(seeds=[], search=search)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr("kscout.sweep.slurm.time.sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(folder, searched, launch(at_once=2), QUIET)
+    assert len(folder.planned()) == 2
+    resume(folder, launch(at_once=2), QUIET)
+    now = states(folder)
+    assert [s.state for s in now] == [FINISHED] * 3
+    assert [len(s.attempts) for s in now] == [1] * 3
+
+
+def test_an_array_whose_ids_were_not_written_down_is_found_again(
+    tmp_path: Path, slurm: Cluster
+) -> None:
+    """As after a kill between sbatch and the second writing of the attempts."""
+    folder = SweepFolder(tmp_path / "sweep")
+    start(folder, sweep(seeds=[0, 1]), launch(), QUIET)
+    before = [s.attempts for s in states(folder)]
+    for status in states(folder):
+        folder.add_attempt(status.id, status.attempts[0].model_copy(update={"job": None}))
+    resume(folder, launch(), QUIET)
+    assert [s.attempts for s in states(folder)] == before
+    assert {s.state for s in wait(folder, ended)} == {FINISHED}

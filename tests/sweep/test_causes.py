@@ -37,7 +37,22 @@ def test_a_folder_that_takes_no_more(number: int, tmp_path: Path) -> None:
     assert causes.cause_of(raised.value) == causes.STORAGE
 
 
+def test_a_printer_without_room() -> None:
+    with (
+        pytest.raises(OSError, match="No space left") as raised,
+        Path("/dev/full").open("w") as full,
+    ):
+        print("x", file=full, flush=True)
+    assert causes.cause_of(raised.value) == causes.STORAGE
+
+
+def test_data_that_may_not_be_read_is_an_error_of_the_run() -> None:
+    assert causes.cause_of(PermissionError(errno.EACCES, "no", "scan.npy")) == causes.ERROR
+
+
 def test_the_rest() -> None:
+    text = "[pair.cc:553] Connection closed by peer [127.0.0.1]:1234"
+    assert causes.cause_of(RuntimeError(text)) == causes.LOST_CONNECTION
     assert causes.cause_of(UncompletedJobError("timed-out")) == causes.TIME_LIMIT
     assert causes.cause_of(ChildProcessError("killed by SIGKILL")) == causes.KILLED
     assert causes.cause_of(ValueError("out of range")) == causes.ERROR

@@ -1,6 +1,7 @@
 """The pictures and the page of a sweep, on small synthetic run folders."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from kscout.errors import UserError
+from kscout.experiment.config import load_experiment
 from kscout.sweep.figures import marginal_effects, parallel_coordinates
+from kscout.sweep.folder import SweepFolder
 from kscout.sweep.html import failures, write_report
 from kscout.sweep.scales import MOST_MARKS, number_scale, setting_scale
-from kscout.sweep.table import SweepRun, frame
+from kscout.sweep.spec import PlannedRun
+from kscout.sweep.status import RunStatus
+from kscout.sweep.table import frame
 from run_folders import write_run
 
 
@@ -22,8 +27,8 @@ def scored(n: int, /, **columns: Any) -> pd.DataFrame:
     """A frame as of ``n`` finished runs; NMSE grows and PSNR falls from run to run."""
     nmse = np.geomspace(1e-5, 1e-3, n)
     known = {"run": [f"{i:010x}" for i in range(n)], "state": "finished", "cause": None}
-    metrics = {"n_samples": 60, "acceleration": 4.0, "nmse": nmse, "psnr": -10 * np.log10(nmse)}
-    return pd.DataFrame({**known, **columns, **metrics, "ssim": 1 - nmse})
+    scores = {"val_loss": nmse, "nmse": nmse, "psnr": -10 * np.log10(nmse), "ssim": 1 - nmse}
+    return pd.DataFrame({**known, **columns, "n_samples": 60, "acceleration": 4.0, **scores})
 
 
 def titles(figure: Figure) -> list[str]:
@@ -81,6 +86,19 @@ def test_medians_are_those_of_the_runs_with_the_value() -> None:
     assert medians == pytest.approx([psnr[1], (psnr[3] + psnr[4]) / 2])
 
 
+def test_settings_with_more_seeds_do_not_weigh_more() -> None:
+    """Of n=1, one setting has three seeds and another one; their means are 4 and 10."""
+    table = scored(6, n=[1, 1, 1, 1, 2, 2], kind=list("xxxyxy"), seed=[0, 1, 2, 0, 0, 0])
+    table["psnr"] = [1.0, 2.0, 9.0, 10.0, 5.0, 6.0]
+    figure = marginal_effects(table, "psnr")
+    assert figure is not None
+    assert titles(figure) == ["n", "kind", "seed"]
+    points, medians = (np.asarray(figure.axes[0].lines[i].get_ydata()) for i in (0, -1))
+    assert points.shape == (6,)
+    assert medians == pytest.approx([7.0, 5.5])
+    assert figure.axes[2].lines[-1].get_ydata() == pytest.approx([5.5, 2.0, 9.0])
+
+
 @pytest.mark.parametrize("metric", ["nmse", "psnr"])
 def test_the_best_run_is_on_top_whatever_the_metric(metric: str) -> None:
     table = scored(30, n=[*range(30)][::-1], kind=["x", "y", "z"] * 10)
@@ -117,18 +135,15 @@ def test_awkward_sweeps_are_drawn(draw: Any, tmp_path: Path) -> None:
         draw(table, "nmse").savefig(tmp_path / "x.png", dpi=40)
 
 
-def sweep_runs(root: Path) -> list[SweepRun]:
-    runs = []
-    for i, (kind, state) in enumerate(
-        [("tile", "finished"), ("tile", "failed"), ("<b>", "finished"), ("tile", "waiting")]
-    ):
-        run_id = f"{i:010x}"
+def sweep(root: Path, states: Sequence[str] = ("finished", "failed", "finished", "waiting")) -> Any:
+    """The frame of four runs in these states."""
+    experiment, found = load_experiment(Path("configs/digits.yaml")), []
+    for i, (kind, state) in enumerate(zip(("tile", "tile", "<b>", "tile"), states, strict=True)):
+        run = PlannedRun(f"{i:010x}", experiment, {"sampler.kind": kind, "seed": i})
         if state == "finished":
-            write_run(root / "runs" / run_id, run_id, 1e-3 * (i + 1))
-        cause = "error" if state == "failed" else None
-        settings = {"sampler.kind": kind, "seed": i}
-        runs.append(SweepRun(run_id, root / "runs" / run_id, settings, state, cause))
-    return runs
+            write_run(root / "runs" / run.id, run.id, 1e-3 * (i + 1))
+        found.append(RunStatus(run, state, "error" if state == "failed" else None))
+    return frame(SweepFolder(root), found)
 
 
 ATTEMPTS = [
@@ -141,7 +156,7 @@ ATTEMPTS = [
 
 
 def test_the_page_stands_alone_and_escapes_what_it_quotes(tmp_path: Path) -> None:
-    out = write_report("<u>", frame(sweep_runs(tmp_path)), ATTEMPTS, tmp_path / "report.html")
+    out = write_report("<u>", sweep(tmp_path), ATTEMPTS, tmp_path / "report.html")
     text = out.read_text()
     assert text.lstrip().startswith("<!DOCTYPE html>")
     assert "4 runs: 2 finished, 1 waiting, 1 failed (1 error)" in text
@@ -149,7 +164,7 @@ def test_the_page_stands_alone_and_escapes_what_it_quotes(tmp_path: Path) -> Non
     assert "&lt;b&gt;" in text
     assert not any(tag in text for tag in ("<i>", "<b>", "<u>", "<script", "http"))
     assert text.count("data:image/png") == 2
-    assert "1 h 30 min" in text
+    assert "90.2 min" in text
     assert "of which 1 repeat" in text
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         "marginal_effects.png", "parallel_coordinates.png",
@@ -157,8 +172,8 @@ def test_the_page_stands_alone_and_escapes_what_it_quotes(tmp_path: Path) -> Non
 
 
 def test_nothing_finished_makes_a_page_without_pictures(tmp_path: Path) -> None:
-    runs = [run._replace(state="queued", cause=None) for run in sweep_runs(tmp_path)]
-    text = write_report("early", frame(runs), [], tmp_path / "report.html").read_text()
+    table = sweep(tmp_path, ["queued"] * 4)
+    text = write_report("early", table, [], tmp_path / "report.html").read_text()
     assert "nothing to rank" in text
     assert "<img" not in text
     assert "Failures" not in text
@@ -185,9 +200,9 @@ def test_one_message_is_told_once_with_the_runs_that_say_it() -> None:
 
 def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown metric 'x': valid are"):
-        write_report("s", frame(sweep_runs(tmp_path)), [], tmp_path / "report.html", metric="x")
+        write_report("s", sweep(tmp_path), [], tmp_path / "report.html", metric="x")
     assert not (tmp_path / "report.html").exists()
 
 
 def test_the_frame_of_run_folders_is_drawn(tmp_path: Path) -> None:
-    assert parallel_coordinates(frame(sweep_runs(tmp_path)), "ssim") is not None
+    assert parallel_coordinates(sweep(tmp_path), "ssim") is not None

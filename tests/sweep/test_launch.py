@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 
 from kscout.errors import UserError
-from kscout.sweep.launch import megabytes, minutes
+from kscout.experiment.config import check
+from kscout.sweep.launch import Launch, megabytes, minutes
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,15 @@ def test_bad_memory(text: str) -> None:
 def test_bad_times(text: str) -> None:
     with pytest.raises(UserError, match="valid is minutes"):
         minutes(text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"partition": "gpu"}, {"gpus": 1}, {"slurm": {"qos": "high"}}, {"max_memory_mb": 100},
+        {"memory_mb": 200, "max_memory_mb": 100}, {"on": "moon"}, {"at_once": 0},
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="options: "):
+        check(Launch, options, "options")

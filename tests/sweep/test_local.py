@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -18,18 +20,22 @@ from kscout.sweep import causes
 from kscout.sweep.coordinate import cancel, resume, start
 from kscout.sweep.folder import Attempt, SweepFolder, epochs_done
 from kscout.sweep.launch import Launch
-from kscout.sweep.local import run_local
+from kscout.sweep.local import run_local, take_gpus
+from kscout.sweep.slurm import RUNNING
 from kscout.sweep.spec import Sweep
-from kscout.sweep.status import FAILED, FINISHED, RUNNING, WAITING, RunStatus, run_states
+from kscout.sweep.status import FAILED, FINISHED, WAITING, RunStatus, run_states
 
 QUIET = Console(quiet=True)
-NO_VALIDATION = {"kind": "digits", "n_train": 64, "n_val": 0, "n_test": 16}
 HALF_WRONG: dict[str, Any] = {
     "name": "half wrong",
-    "base": TINY | {"data": NO_VALIDATION},
-    "grid": {"training.patience": [None, 1]},
+    "base": TINY
+    | {"reconstructor": {"kind": "spirit_net", "n_blocks": 40, "kernel_size": 3}}
+    | {"training": {"epochs": 1, "batch_size": 16}},
+    "grid": {"training.learning_rate": [0.001, 9.9]},
     "seeds": [0, 1],
 }
+"""At the second rate, so deep a stack diverges at once."""
+
 LONG: dict[str, Any] = {
     "name": "long",
     "base": TINY | {"training": {"epochs": 500, "batch_size": 16}},
@@ -59,10 +65,10 @@ def test_runs_end_in_run_folders_and_errors_are_kept(half_wrong: SweepFolder) ->
     now = states(half_wrong)
     assert [(s.state, s.cause) for s in now] == [(FINISHED, None)] * 2 + [(FAILED, "error")] * 2
     assert [len(s.attempts) for s in now] == [1] * 4
-    assert causes.told(now[2].error).startswith("training.patience needs validation data")
+    assert causes.told(now[2].error).startswith("the training loss is not finite")
     assert half_wrong.run(now[0].id).results()["n_samples"] == 196
     assert half_wrong.run(now[0].id).experiment() == now[0].planned.experiment
-    assert "UserError: training.patience" in half_wrong.log(now[2].id).read_text()
+    assert "UserError: the training loss" in half_wrong.log(now[2].id).read_text()
     assert half_wrong.log(now[0].id).read_text().startswith("attempt 1")
 
 
@@ -70,7 +76,7 @@ def test_what_is_done_or_hopeless_is_not_done_again(half_wrong: SweepFolder) -> 
     before = [half_wrong.run(s.id).results() for s in states(half_wrong)[:2]]
     text = said(half_wrong)
     assert "2 left alone: an error would come again" in text
-    assert text.count("training.patience needs validation data") == 1
+    assert text.count("the training loss is not finite") == 1
     assert [half_wrong.run(s.id).results() for s in states(half_wrong)[:2]] == before
     assert [len(s.attempts) for s in states(half_wrong)] == [1] * 4
 
@@ -91,7 +97,7 @@ def test_the_command_line(half_wrong: SweepFolder, capsys: Any, tmp_path: Path) 
     folder = half_wrong.path
     assert "4 runs, 2 finished, 2 failed: error" in kscout(capsys, "sweep", "status", folder).out
     run_id = states(half_wrong)[2].id
-    assert "patience needs" in kscout(capsys, "sweep", "logs", folder, run_id[:8]).out
+    assert "loss is not finite" in kscout(capsys, "sweep", "logs", folder, run_id[:8]).out
     assert "no run begins with 'x'" in refused(capsys, "sweep", "logs", folder, "x")
     assert "nothing is running" in kscout(capsys, "sweep", "cancel", folder).out
     table = kscout(capsys, "sweep", "table", folder, "--by", "seed")
@@ -197,14 +203,65 @@ def test_out_of_memory_ends_in_smaller_parts_of_the_same_batch(tmp_path: Path) -
     assert folder.run(run.id).experiment().training.batch_size == 1024
 
 
-def test_a_full_disk_stops_the_sweep_with_one_line(tmp_path: Path) -> None:
+def test_a_sweep_on_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk is filled by benchmarks/sweep_survival.py; here a file is in the way."""
     folder = SweepFolder(tmp_path / "sweep")
-    sweep = Sweep.model_validate(LONG | {"base": TINY, "seeds": [0, 1]})
+    sweep = Sweep.model_validate({"name": "s", "base": TINY, "seeds": [0, 1]})
     folder.claim(sweep)
-    blocked = folder.run(sweep.plan()[0].id).path
-    blocked.parent.mkdir(parents=True)
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere; benchmarks/sweep_survival.py fills a real disk")
-    blocked.parent.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written"):
+    (folder.path / "runs").write_text("no folder")
+    with pytest.raises(UserError, match="finished runs are kept: make room and go on") as raised:
         resume(folder, Launch(at_once=1), QUIET)
+    assert "\n" not in str(raised.value)
+    assert [s.cause for s in states(folder)] == [causes.STORAGE, None]
+
+
+def test_a_killed_coordinator_is_followed_by_another(tmp_path: Path) -> None:
+    """What it had begun is known to be dead, and goes on; what it had half written is cleared."""
+    folder = SweepFolder(tmp_path / "sweep")
+    sweep = Sweep.model_validate({"name": "s", "base": TINY, "seeds": [0, 1]})
+    folder.claim(sweep)
+    first, second = (run.id for run in sweep.plan())
+    folder.add_attempt(first, attempt(1))
+    run = folder.run(first).path
+    run.mkdir(parents=True)
+    (run / ".partial-1234-config.yaml").write_text("half")
+    assert states(folder)[0].cause == causes.KILLED
+    with folder.locked():  # as the coordinator that was killed
+        assert states(folder)[0].state == RUNNING
+    said(folder, at_once=1)
+    assert [s.state for s in states(folder)] == [FINISHED, FINISHED]
+    assert folder.ended(first, 1) is not None
+    assert [len(s.attempts) for s in states(folder)] == [2, 1]
+    assert not list(run.glob(".partial*"))
+    assert folder.ended(second, 1) is not None
+
+
+def test_a_cancel_from_elsewhere_stops_the_coordinator(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.claim(Sweep.model_validate(LONG))
+    elsewhere = threading.Thread(target=lambda: _cancel_once_it_trains(folder))
+    elsewhere.start()
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, Launch(at_once=1), QUIET)
+    elsewhere.join()
+    assert [s.cause for s in states(folder)] == [causes.CANCELLED]
+
+
+def _cancel_once_it_trains(folder: SweepFolder) -> None:
+    while not states(folder)[0].epochs:
+        time.sleep(0.2)
+    assert cancel(folder) == 1
+
+
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    for visible, number, n_devices, mine in (
+        (None, 1, 1, "1"), (None, 5, 1, "1"), (None, 1, 2, "2,3"), ("4,6,7,9", 3, 1, "9"),
+    ):  # fmt: skip
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        take_gpus(4, number, n_devices)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == mine
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    take_gpus(0, 1, 1)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ

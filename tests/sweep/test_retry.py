@@ -9,8 +9,9 @@ from kscout.sweep import causes
 from kscout.sweep.folder import Attempt
 from kscout.sweep.launch import Launch
 from kscout.sweep.retry import Left, next_attempt
+from kscout.sweep.slurm import QUEUED, RUNNING
 from kscout.sweep.spec import PlannedRun, Sweep
-from kscout.sweep.status import FAILED, FINISHED, QUEUED, RUNNING, WAITING, RunStatus
+from kscout.sweep.status import FAILED, FINISHED, WAITING, RunStatus
 
 SWEEP = Sweep.model_validate({"name": "s", "base": TINY, "seeds": [0]})
 (RUN,) = SWEEP.plan()
@@ -34,7 +35,18 @@ def test_what_is_done_or_at_work_is_left(state: str) -> None:
     assert next_attempt(RunStatus(RUN, state), Launch()) == Left(state)
 
 
-@pytest.mark.parametrize("cause", causes.INTERRUPTIONS)
+@pytest.mark.parametrize(
+    "cause",
+    [
+        causes.TIME_LIMIT,
+        causes.PREEMPTED,
+        causes.NODE_FAILURE,
+        causes.KILLED,
+        causes.CANCELLED,
+        causes.STORAGE,
+        causes.LOST_CONNECTION,
+    ],
+)
 def test_an_interrupted_run_goes_on_as_it_was(cause: str) -> None:
     following = next_attempt(after(cause, memory_mb=500, micro_batch=4), Launch(memory_mb=100))
     assert isinstance(following, Attempt)
@@ -59,7 +71,7 @@ def test_without_a_limit_and_on_a_gpu_parts_get_smaller_at_once() -> None:
         (causes.OUT_OF_MEMORY, {}),
         (causes.OUT_OF_GPU_MEMORY, {"memory_mb": 300}),
     ):
-        following = next_attempt(after(cause, **last), Launch(max_memory_mb=1000))
+        following = next_attempt(after(cause, **last), Launch())
         assert isinstance(following, Attempt)
         assert following.micro_batch == 8
         assert following.memory_mb == last.get("memory_mb")

@@ -11,7 +11,7 @@ from kscout.errors import UserError
 from kscout.sweep.coordinate import resume, start
 from kscout.sweep.folder import SweepFolder, validation_losses
 from kscout.sweep.launch import Launch
-from kscout.sweep.search import choose, open_study
+from kscout.sweep.search import StudyOfRuns, choose, open_study
 from kscout.sweep.spec import Sweep
 from kscout.sweep.status import FINISHED, run_states
 
@@ -55,6 +55,8 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
             assert reported == dict(enumerate(losses[: len(reported)]))
     tries = [len(status.attempts) for status in run_states(folder, planned)]
     assert tries == [1] * 9
+    for status in run_states(folder, planned):  # a pruned run has no more than the others
+        assert status.epochs <= 4
     resume(folder, Launch(at_once=1), QUIET)
     assert len(open_study(folder).trials) == 9
     finished = [s.state for s in run_states(folder, planned)].count(FINISHED)
@@ -76,5 +78,42 @@ def test_choices_keep_to_lists_and_ranges() -> None:
 
 def test_a_search_needs_a_validation_loss(tmp_path: Path) -> None:
     base = TINY | {"training": {"epochs": 0}}
-    with pytest.raises(UserError, match=r"valid is training\.epochs above 0"):
-        start(SweepFolder(tmp_path), Sweep.model_validate(SEARCH | {"base": base}), Launch(), QUIET)
+    without = TINY | {"data": {"kind": "digits", "n_train": 64, "n_val": 0, "n_test": 16}}
+    for changed in (base, without):
+        sweep = Sweep.model_validate(SEARCH | {"base": changed})
+        with pytest.raises(UserError, match="a search ranks runs by their validation loss"):
+            start(SweepFolder(tmp_path / "search"), sweep, Launch(), QUIET)
+    assert not (tmp_path / "search" / "sweep.yaml").exists()
+
+
+def test_a_run_that_is_chosen_twice_or_left_at_work_keeps_its_trials(tmp_path: Path) -> None:
+    """As after the death of a coordinator whose jobs SLURM goes on with."""
+    folder = SweepFolder(tmp_path / "search")
+    sweep = Sweep.model_validate(SEARCH)
+    folder.claim(sweep)
+    study = open_study(folder)
+    study.enqueue_trial({"sampler.kind": 1, "training.learning_rate": 0.01})
+    study.enqueue_trial({"sampler.kind": 1, "training.learning_rate": 0.01})
+    runs = StudyOfRuns(folder, Launch())
+    first, attempt = next(tasks := runs.tasks())
+    folder.add_attempt(first["name"], attempt)
+    with folder.run(first["name"]).locked():  # at work
+        again = StudyOfRuns(folder, Launch())
+        tree, _ = next(again.tasks())
+        assert tree["name"] != first["name"]
+        assert again.at_work.keys() == {first["name"], tree["name"]}
+    assert not any(trial.state.is_finished() for trial in again.study.trials)
+    del tasks
+
+
+def test_a_choice_that_is_no_experiment_costs_its_trial_alone(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "search")
+    ranges = {"reconstructor.kernel_size": {"low": 3, "high": 7, "step": 1}}
+    search = {"n_trials": 12, "ranges": ranges, "sampler": "random"}
+    folder.claim(Sweep.model_validate(SEARCH | {"search": search}))
+    runs = StudyOfRuns(folder, Launch())
+    sizes = {tree["reconstructor"]["kernel_size"] for tree, _ in runs.tasks()}
+    assert sizes <= {3, 5, 7}
+    failed = [t.state.name for t in open_study(folder).trials].count("FAIL")
+    assert 0 < failed == 12 - len(folder.trials())
+    assert len(folder.planned()) == len(runs.at_work)

@@ -138,7 +138,30 @@ def test_differences_name_the_path() -> None:
     assert differences(before, before) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")))
-def test_shipped_sweeps_are_valid(path: Path) -> None:
-    shipped = load_sweep(path)
-    assert (shipped.first_trial(),) if shipped.search else len(shipped.plan()) >= 96
+SHIPPED = {"learned": 864, "fixed": 864, "learned_small": 96, "fixed_small": 144}
+
+
+def test_shipped_sweeps_are_what_they_say() -> None:
+    folder = ROOT / "configs" / "sweeps"
+    assert {path.stem for path in folder.glob("*.yaml")} == {*SHIPPED, "search"}
+    found = {name: len(load_sweep(folder / f"{name}.yaml").plan()) for name in SHIPPED}
+    assert found == SHIPPED
+    search = load_sweep(folder / "search.yaml")
+    assert len(search.corners()) > 3
+
+
+def test_corners_try_every_value_and_both_ends_of_every_range() -> None:
+    ranges = {"training.learning_rate": {"low": 0.001, "high": 0.01, "log": True}}
+    searched = sweep(grid={"budget.acceleration": [4, 8]}, search={"n_trials": 3, "ranges": ranges})
+    experiments = [run.experiment for run in searched.corners()]
+    assert {e.budget.acceleration for e in experiments} == {4, 8}
+    rates = sorted({e.training.learning_rate for e in experiments})
+    assert rates[0] == 0.001 < rates[1] < rates[2] == 0.01
+
+
+def test_a_range_of_whole_numbers_needs_steps() -> None:
+    ranges: dict[str, Any] = {"reconstructor.n_blocks": {"low": 1, "high": 5}}
+    with pytest.raises(UserError, match="needs step: 1"):
+        sweep(search={"n_trials": 3, "ranges": ranges}).corners()
+    ranges["reconstructor.n_blocks"]["step"] = 1
+    assert len(sweep(search={"n_trials": 3, "ranges": ranges}).corners()) == 3

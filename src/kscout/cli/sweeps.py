@@ -225,8 +225,10 @@ def table(
     typer.echo(f"report: {page}")
 
 
-def _launch(before: "Launch", given: dict[str, Any]) -> "Launch":
+def _launch(before: "Launch", given: Given) -> "Launch":
+    """The last launch with the options that were given; elsewhere, those alone."""
     from kscout.experiment.config import check
     from kscout.sweep.launch import Launch
 
-    return check(Launch, before.model_dump() | given, "options")
+    kept = before.model_dump() if given.get("on", before.on) == before.on else {}
+    return check(Launch, kept | given, "options")

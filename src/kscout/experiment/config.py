@@ -21,6 +21,7 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from kscout.data import DATA
@@ -160,6 +161,16 @@ class Experiment(BaseModel):
         if name in compare:
             raise ValueError(f"'{name}' is the experiment's own name; valid is another one")
         return compare
+
+    @model_validator(mode="after")
+    def _shared_alike(self) -> "Experiment":
+        n_processes = self.trainer.n_devices * self.trainer.n_nodes
+        if self.training.batch_size % n_processes:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} cannot be shared by {n_processes} "
+                f"processes (trainer.n_devices x n_nodes): valid is a multiple of {n_processes}"
+            )
+        return self
 
     def compared(self, name: str) -> "Experiment":
         """The experiment with one of the samplers of ``compare`` in place of its own."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kscout import atomic
 from kscout.atomic import atomic_path
-from kscout.errors import UserError
+from kscout.errors import StorageError, UserError
 from kscout.experiment.config import Experiment, check, parse_yaml
 from kscout.sampling.files import read_mask
 
@@ -69,7 +69,7 @@ class RunFolder:
         try:
             is_run = (self.path / "config.yaml").exists()
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
         if is_run:
             before = self.experiment()
             changed = [
@@ -83,11 +83,11 @@ class RunFolder:
                     f"{self.path} holds another experiment ({', '.join(changed)} differ): "
                     "choose another --out, or remove that folder"
                 )
-        elif self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+        elif self.path.is_dir() and any(entry.name[0] != "." for entry in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
         parent = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(
+            raise StorageError(
                 f"cannot write {self.path}: {parent} is not a writable folder: choose another --out"
             )
 

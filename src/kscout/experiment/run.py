@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from kscout.atomic import remove_partials
 from kscout.data import DATA, KspaceSet, Splits
 from kscout.errors import Stopped, UserError
 from kscout.evaluation import Record, evaluate, summarise
@@ -72,6 +73,7 @@ def run_experiment(
             Method.of(job, splits).fit(run, splits, Console(quiet=True), should_stop)
         return
     with main.locked():
+        remove_partials(folder)
         for run, job in jobs:
             run.claim(job)
         for i, (run, job) in enumerate(unfinished):
@@ -172,6 +174,8 @@ class Method:
             training.start,
             training.finish,
         )
+        if training.patience is not None and not len(splits["val"]):
+            raise UserError("training.patience needs validation data: valid without it is null")
         if needs_spirit and not isinstance(reconstructor, SpiritNet):
             raise UserError(
                 f"reconstructor '{config.kind}' has no closed-form fit: valid with training.start, "
@@ -193,6 +197,12 @@ class Method:
     def learned(self) -> bool:
         return self.experiment.sampler.kind in SEARCHES or isinstance(self.sampler, LearnedSampler)
 
+    @property
+    def epochs(self) -> int:
+        """Of gradient descent; those on a fixed mask would be lost when kernels are fitted anew."""
+        training, is_learned = self.experiment.training, isinstance(self.sampler, LearnedSampler)
+        return 0 if training.finish == "closed_form" and not is_learned else training.epochs
+
     def mask(self) -> Tensor:
         """The mask to be acquired, bool ``(ky, kx)``."""
         if self.sampler is None:
@@ -211,10 +221,7 @@ class Method:
         if self.sampler is None:
             self.search(splits, console)
         assert self.sampler is not None
-        # Epochs on a fixed mask are lost when the kernels are fitted anew afterwards.
-        epochs = training.epochs
-        if training.finish == "closed_form" and not isinstance(self.sampler, LearnedSampler):
-            epochs = 0
+        epochs = self.epochs
         if epochs and any(True for m in (self.sampler, self.reconstructor) for _ in m.parameters()):
             if training.start == "closed_form":
                 self._fit_closed_form(splits["train"], console)

@@ -191,7 +191,7 @@ def _signals_kept_from_children() -> Iterator[None]:
 
 
 def _child(rank: int, n_processes: int, port: int, n_threads: int, pipe: Connection) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     # Lightning reads both; a number of threads that is not set it would choose by itself.
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "OMP_NUM_THREADS": str(n_threads)}
     torch.set_num_threads(n_threads)
@@ -222,7 +222,8 @@ def _portable(error: BaseException) -> BaseException:
     return sent
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Wait for the process that started this one to end, however it does; then end this one."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -40,14 +40,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     UserError
         if a folder is no run, a file in it cannot be read, or an output cannot be written
     """
-    from jinja2 import Environment, StrictUndefined
-
     loaded = load_runs(runs)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = page.from_string(files("kscout.report").joinpath("report.html").read_text("utf-8"))
     folder = Path(runs[0]) / "figures"
-    text = template.render(
-        style=style(),
+    return write_page(
+        out,
+        "kscout.report/report.html",
         names=[run.label for run in loaded if run.path == run.root],
         facts=facts(loaded),
         configs=[(run.label, run.config()[0]) for run in loaded if run.path == run.root],
@@ -55,9 +52,6 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         tables=[_table(loaded, split) for split in splits(loaded)],
         sections=_sections(loaded, folder),
     )
-    with atomic_path(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return out
 
 
 def _table(runs: Sequence[Run], split: str) -> dict[str, Any]:
@@ -128,9 +122,24 @@ def _file_name(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)
 
 
-def style() -> str:
-    """The look of every page, as CSS."""
-    return files("kscout.report").joinpath("style.css").read_text("utf-8")
+def write_page(out: Path, template: str, **content: Any) -> Path:
+    """Fill in a template, named as ``package/file``, with ``content`` and the look of every page.
+
+    Returns
+    -------
+    ``out``
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    package, name = template.split("/")
+    page = environment.from_string(files(package).joinpath(name).read_text("utf-8"))
+    style = files("kscout.report").joinpath("style.css").read_text("utf-8")
+    with atomic_path(out) as temporary:
+        temporary.write_text(page.render(style=style, **content), encoding="utf-8")
+    return out
 
 
 def picture(figure: Any, path: Path, caption: str) -> Picture:

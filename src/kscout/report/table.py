@@ -149,7 +149,7 @@ def _column_cells(table: Sequence[Row], column: Column) -> list[Cell]:
 def scored_on(runs: Sequence[Run], split: str) -> str:
     """``120 slices of 4 scans``; both where runs were scored on different ones; empty for none."""
     scored = sorted(_scored(runs, split))
-    return " or ".join(f"{_plural(n, 'slice')} of {_plural(m, 'scan')}" for n, m in scored)
+    return " or ".join(f"{plural(n, 'slice')} of {plural(m, 'scan')}" for n, m in scored)
 
 
 def _scored(runs: Sequence[Run], split: str) -> set[tuple[int, int]]:
@@ -214,7 +214,7 @@ def _few_scans(runs: Sequence[Run], split: str) -> list[str]:
     return []
 
 
-def _plural(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
@@ -268,7 +268,7 @@ def print_summary(summary: dict[str, dict[str, Any]], console: Console) -> None:
     for split, found in summary.items():
         slices, volumes = (found[f"n_{noun}s"] for noun in ("slice", "volume"))
         grid.add_column(
-            Text(f"{split}\n{_plural(slices, 'slice')}\n{_plural(volumes, 'volume')}"),
+            Text(f"{split}\n{plural(slices, 'slice')}\n{plural(volumes, 'volume')}"),
             justify="right",
             overflow="fold",
         )

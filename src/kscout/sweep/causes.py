@@ -1,10 +1,12 @@
 """Why a run ended without a result, as told by an exception, by a signal or by SLURM."""
 
 import errno
+import subprocess
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from kscout.errors import UserError
+from kscout.errors import StorageError, UserError
 
 OUT_OF_MEMORY = "out of memory"
 OUT_OF_GPU_MEMORY = "out of GPU memory"
@@ -17,21 +19,16 @@ PRUNED = "pruned"
 STORAGE = "storage"
 ERROR = "error"
 
-INTERRUPTIONS = (TIME_LIMIT, PREEMPTED, NODE_FAILURE, KILLED, CANCELLED, STORAGE)
-"""Causes that lie outside the run: it goes on from its checkpoint."""
+LOST_CONNECTION = "lost connection"
 
-SLURM_CAUSES = {
-    "OUT_OF_MEMORY": OUT_OF_MEMORY,
-    "TIMEOUT": TIME_LIMIT,
-    "DEADLINE": TIME_LIMIT,
-    "PREEMPTED": PREEMPTED,
-    "NODE_FAIL": NODE_FAILURE,
-    "BOOT_FAIL": NODE_FAILURE,
-    "CANCELLED": CANCELLED,
-    "FAILED": ERROR,
-}
-
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+STARVED = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "can't start new thread",
+)
+CUT_OFF = ("connection closed by peer", "connection reset by peer", "broken pipe")
 OOM_KILLS = Path("/proc/vmstat")
 N_LINES = 30
 """Last lines of a traceback that are kept."""
@@ -40,29 +37,37 @@ N_LINES = 30
 def cause_of(error: BaseException) -> str:
     """The cause that an exception of a run tells.
 
-    PyTorch has no class of its own for want of host memory, so its message decides.
+    PyTorch has no class of its own for want of host memory, nor for a lost connection, so their
+    messages decide.
     """
     import torch
     from submitit.core.utils import UncompletedJobError
 
-    chain = _chain(error)
     if isinstance(error, ChildProcessError):  # one of the processes of a distributed training
         return KILLED
-    if isinstance(error, UncompletedJobError):  # raised into the run by submitit
-        return TIME_LIMIT
-    if any(isinstance(e, OSError) and e.errno in STORAGE_ERRORS for e in chain):
+    if isinstance(error, UncompletedJobError | subprocess.CalledProcessError):
+        return TIME_LIMIT  # raised into the run by submitit, which could not requeue it
+    chain = _chain(error)
+    if any(_is_of_storage(e) for e in chain):
         return STORAGE
     if any(isinstance(e, torch.OutOfMemoryError) for e in chain):
         return OUT_OF_GPU_MEMORY
     texts = [str(e).lower() for e in chain]
     if any("cuda" in text and "out of memory" in text for text in texts):
         return OUT_OF_GPU_MEMORY
-    starved = ("can't allocate memory", "cannot allocate memory", "not enough memory")
-    if any(isinstance(e, MemoryError) for e in chain) or any(
-        word in text for word in starved for text in texts
-    ):
+    if any(isinstance(e, MemoryError) for e in chain) or _any_in(STARVED, texts):
         return OUT_OF_MEMORY
-    return ERROR
+    lost = any(isinstance(e, torch.distributed.DistBackendError) for e in chain)
+    return LOST_CONNECTION if lost or _any_in(CUT_OFF, texts) else ERROR
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+    return full or isinstance(error, StorageError)
+
+
+def _any_in(words: Sequence[str], texts: Sequence[str]) -> bool:
+    return any(word in text for word in words for text in texts)
 
 
 def last_lines(error: BaseException) -> str:
@@ -74,7 +79,9 @@ def last_lines(error: BaseException) -> str:
 def told(lines: str) -> str:
     """What kept last lines say in one: the exception, or the message alone of a ``UserError``."""
     last = lines.strip().splitlines()[-1] if lines.strip() else ""
-    return last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    for error in (UserError, StorageError):
+        last = last.removeprefix(f"{error.__module__}.{error.__name__}: ")
+    return last
 
 
 def n_oom_kills() -> int:
@@ -86,9 +93,9 @@ def n_oom_kills() -> int:
         return 0
 
 
-def _chain(error: BaseException | None) -> "list[BaseException]":
+def _chain(error: BaseException | None) -> list[BaseException]:
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return found

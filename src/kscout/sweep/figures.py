@@ -1,7 +1,7 @@
 """A sweep's pictures. Each function returns one matplotlib figure, or None without data."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from kscout.report.canvas import (
     write,
 )
 from kscout.report.figures import FIXED, LEARNED
-from kscout.sweep.ranking import NONE, describe, ranked, short_names, values, varied
+from kscout.sweep.ranking import describe, ranked, seeds, settings, together, values, varied
 from kscout.sweep.scales import Scale, number_scale, setting_scale
+from kscout.sweep.text import NONE, short_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ LABEL = 88.0  # most width of a label beside a parallel axis
 FOOT = -0.08
 """Where runs without a number are, on a parallel axis from 0 to 1."""
 
-STEP_OF_AXES = (118, 300)
+STEP_OF_AXES = (128, 300)
 """Least and most distance of parallel axes in page pixels."""
 
 GOLDEN = 0.5 * (5**0.5 - 1)
@@ -50,7 +51,9 @@ class _Scored(NamedTuple):
     """Runs that can be drawn, the best first, and their metric."""
 
     table: "pd.DataFrame"
+    column: str
     metric: Scale
+    is_log: bool
     title: str
 
 
@@ -62,14 +65,16 @@ def _scored(frame: "pd.DataFrame", column: str) -> _Scored | None:
     table = table[is_drawn]
     if not len(table) or not varied(table):
         return None
-    return _Scored(table, number_scale(values(table, column), is_log), f"{metric.title} on {split}")
+    scale = number_scale(values(table, column), is_log)
+    return _Scored(table, column, scale, is_log, f"{metric.title} on {split}")
 
 
 class _Panel(NamedTuple):
-    """One setting of :func:`marginal_effects`, and the least width it needs."""
+    """One setting of :func:`marginal_effects`, its runs, and the least width it needs."""
 
     name: str
     scale: Scale
+    repeats: list[list[int]]
     labels: list[str]
     is_turned: bool
     width: float
@@ -78,6 +83,7 @@ class _Panel(NamedTuple):
 def marginal_effects(frame: "pd.DataFrame", metric: str) -> "Figure | None":
     """How a metric goes with each setting that varies: all runs, medians and quartiles.
 
+    Those are of means over seeds, so that settings with more seeds do not weigh more.
     Settings with few values are equally spaced steps; numbers with many have an axis of numbers,
     and medians over parts with about as many runs each.
 
@@ -91,7 +97,7 @@ def marginal_effects(frame: "pd.DataFrame", metric: str) -> "Figure | None":
         return None
     names = short_names(varied(frame))
     shown = [path for path in names if path in varied(scored.table)]
-    panels = [_panel(names[path], values(scored.table, path)) for path in shown]
+    panels = [_panel(names[path], scored.table, path) for path in shown]
     lines = [_stretched(line) for line in _in_lines(panels)]
     foot = [max(_foot(panel) for panel in line) for line in lines]
     figure = new_figure(
@@ -106,10 +112,12 @@ def marginal_effects(frame: "pd.DataFrame", metric: str) -> "Figure | None":
     return figure
 
 
-def _panel(name: str, found: Sequence[Any]) -> _Panel:
-    scale = setting_scale(found)
+def _panel(name: str, table: "pd.DataFrame", path: str) -> _Panel:
+    scale = setting_scale(values(table, path))
+    fixed = [other for other in settings(table) if other == path or other not in seeds(table)]
+    repeats = together(table, fixed)
     if scale.is_numeric:
-        return _Panel(name, scale, scale.labels, False, 230)
+        return _Panel(name, scale, repeats, scale.labels, False, 230)
     labels = [_wrap_words(label, STEP) for label in scale.labels]
     longest = max(max(map(len, label.splitlines())) for label in labels)
     step = max(34.0, longest * LETTER + 8)
@@ -117,7 +125,7 @@ def _panel(name: str, found: Sequence[Any]) -> _Panel:
     if is_turned:
         labels, step = scale.labels, float(LINE + 2)
     width = max(step * len(labels), (len(name) + 2) * LETTER, 120)
-    return _Panel(name, scale, labels, is_turned, width)
+    return _Panel(name, scale, repeats, labels, is_turned, width)
 
 
 def _wrap_words(text: str, width: float) -> str:
@@ -155,7 +163,7 @@ def _draw_line(figure: "Figure", y: float, line: Sequence[_Panel], scored: _Scor
     for i, panel in enumerate(line):
         width = panel.width
         axes = add_axes(figure, (x, y, width, PANEL_HEIGHT))
-        _draw_effect(axes, panel.scale, scored.metric.positions)
+        _draw_effect(axes, panel, scored)
         write(figure, x + width / 2, y - 5, panel.name, weight="bold")
         rotation = 90 if panel.is_turned else 0
         axes.set_xticks(panel.scale.ticks, panel.labels, parse_math=False, rotation=rotation)
@@ -166,19 +174,18 @@ def _draw_line(figure: "Figure", y: float, line: Sequence[_Panel], scored: _Scor
         x += width + GAP
 
 
-def _draw_effect(axes: "Axes", scale: Scale, metric: Array) -> None:
-    placed = np.isfinite(scale.positions)
-    positions, metric = scale.positions[placed], metric[placed]
-    groups = _bins(positions) if scale.is_numeric else [positions == t for t in scale.ticks]
-    offset = np.zeros(len(positions))
+def _draw_effect(axes: "Axes", panel: _Panel, scored: _Scored) -> None:
+    scale, metric = panel.scale, scored.metric.positions
+    offset = np.zeros(len(metric))
     if not scale.is_numeric:
-        for group in groups:
-            offset[group] = _scatter(int(group.sum()), 0.5)
+        for tick in scale.ticks:
+            members = scale.positions == tick
+            offset[members] = _scatter(int(members.sum()), 0.5)
     axes.plot(
-        positions + offset, metric, ".", color=FIXED, alpha=0.35, markersize=5, markeredgewidth=0
-    )
-    quartiles = np.array([np.quantile(metric[g], (0.25, 0.5, 0.75)) for g in groups]).T
-    centres = [np.median(positions[group]) for group in groups]
+        scale.positions + offset, metric, ".", color=FIXED, alpha=0.35, markersize=5,
+        markeredgewidth=0,
+    )  # fmt: skip
+    centres, quartiles = _summaries(panel, scored)
     axes.vlines(centres, quartiles[0], quartiles[2], color=LEARNED, linewidth=3)
     style = "o-" if scale.is_numeric else "o"
     axes.plot(centres, quartiles[1], style, color=LEARNED, markersize=7, markeredgecolor="white")
@@ -187,6 +194,20 @@ def _draw_effect(axes: "Axes", scale: Scale, metric: Array) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _summaries(panel: _Panel, scored: _Scored) -> tuple[Array, Array]:
+    """Places ``(group,)`` on a panel's axis, and quartiles ``(3, group)`` of means over seeds."""
+    scores = scored.table[scored.column].to_numpy()
+    means = np.array([scores[repeats].mean() for repeats in panel.repeats])
+    metric = np.log10(means) if scored.is_log else means
+    positions = panel.scale.positions[[repeats[0] for repeats in panel.repeats]]
+    placed = np.isfinite(positions)
+    positions, metric = positions[placed], metric[placed]
+    steps = [positions == tick for tick in panel.scale.ticks]
+    groups = _bins(positions) if panel.scale.is_numeric else steps
+    centres = np.array([np.median(positions[group]) for group in groups])
+    return centres, np.array([np.quantile(metric[g], (0.25, 0.5, 0.75)) for g in groups]).T
 
 
 def _scatter(n: int, width: float) -> Array:
@@ -220,9 +241,9 @@ def parallel_coordinates(frame: "pd.DataFrame", metric: str) -> "Figure | None":
     scales = [setting_scale(values(scored.table, path)) for path in shown]
     places = [_heights(s) if s.is_numeric else _step_heights(s) for s in scales]
     places.append(_heights(scored.metric, flipped=not best_high))
+    step = float(np.clip((WIDTH - EDGE - FOR_LABELS) / (len(places) - 1), *STEP_OF_AXES))
     titles = [_wrap_words(name, 110) for name in [*(names[p] for p in shown), scored.title]]
     head = LINE * n_lines(titles) + GAP
-    step = float(np.clip((WIDTH - EDGE - FOR_LABELS) / (len(places) - 1), *STEP_OF_AXES))
     length = step * (len(places) - 1)
     figure = new_figure(EDGE + length + FOR_LABELS, head + AXIS_HEIGHT + 2 * GAP)
     axes = add_axes(figure, (EDGE, head, length, AXIS_HEIGHT))

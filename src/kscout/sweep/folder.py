@@ -1,4 +1,4 @@
-"""The sweep folder: everything that is known of a sweep, in files that only ever get added.
+"""The sweep folder: everything that is known of a sweep, in files that no crash can garble.
 
 ``sweep.yaml`` what was asked for, base included; ``launch.json`` where it was last run; ``runs/ID``
 the run folders; ``attempts/ID/N.json`` the N-th try of a run, ``N.ended.json`` how it ended and
@@ -8,7 +8,6 @@ tries of a run printed; ``slurm/`` the files of SLURM jobs.
 
 import csv
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ class Attempt(BaseModel):
     ----------
     number : from 1 on
     where : ``local``, or ``slurm``
+    array, place : name of SLURM's array, known before it is submitted, and place in it, if any
     job : SLURM's id, with the place in the array
     memory_mb : limit for the process, where there is one
     micro_batch : slices at a time in place of the whole batch, where memory was short
@@ -50,12 +50,13 @@ class Attempt(BaseModel):
 
     number: int
     where: str
+    array: str | None = None
+    place: int | None = None
     job: str | None = None
     memory_mb: int | None = None
     micro_batch: int | None = None
     minutes: float | None = None
     epochs: int = 0
-    submitted: float = 0.0
 
 
 class Ended(BaseModel):
@@ -102,7 +103,7 @@ class SweepFolder:
         A sweep may grow: one that still has every run that it had before is the same.
         """
         if not (self.path / "sweep.yaml").exists():
-            if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            if self.path.is_dir() and any(entry.name[0] != "." for entry in self.path.iterdir()):
                 raise UserError(
                     f"{self.path} is not empty and holds no sweep: choose another --out"
                 )
@@ -173,11 +174,10 @@ class SweepFolder:
 
     def add_attempt(self, run_id: str, attempt: Attempt) -> None:
         """Write down a try before it begins."""
-        given = attempt.model_copy(update={"submitted": time.time()})
-        self._write(self._attempt(run_id, attempt.number, "json"), given.model_dump())
+        self._write(self._attempt(run_id, attempt.number, "json"), attempt.model_dump())
 
     def forget_attempt(self, run_id: str, number: int) -> None:
-        """Take back a try that was never made."""
+        """Take back a try that SLURM refused."""
         self._attempt(run_id, number, "json").unlink(missing_ok=True)
 
     def ended(self, run_id: str, number: int) -> Ended | None:

@@ -1,28 +1,18 @@
 """The report on a sweep as one HTML file that needs nothing else: no network, no other files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kscout.atomic import atomic_path
-from kscout.report.html import Picture, picture, style
+from kscout.report.html import Picture, picture, write_page
+from kscout.report.table import plural
 from kscout.sweep import figures
 from kscout.sweep.causes import PRUNED, told
-from kscout.sweep.ranking import (
-    MAIN,
-    best_groups,
-    best_runs,
-    check_groups,
-    conditions,
-    every_run,
-    group_notes,
-    metric_column,
-    settings,
-    values,
-)
+from kscout.sweep.grid import best_groups, best_runs, every_run, group_notes, groups_title
+from kscout.sweep.ranking import MAIN, check_groups, conditions, metric_column, settings, values
 from kscout.sweep.scales import setting_scale
 from kscout.sweep.table import counted
+from kscout.sweep.text import duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,20 +70,15 @@ def write_report(
     UserError
         if the metric or a path is unknown, or an output cannot be written
     """
-    from jinja2 import Environment, StrictUndefined
-
     column = metric_column(table, metric)
     groups = check_groups(table, group_by)
-    page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = page.from_string(files("kscout.sweep").joinpath("sweep.html").read_text("utf-8"))
-    text = template.render(
+    return write_page(
+        out,
+        "kscout.sweep/sweep.html",
         name=name,
-        style=style(),
         counted=counted(table),
         swept=list(_swept(table)),
-        groups=", ".join(groups),
+        title=groups_title(table, groups, column),
         best=list(_best(table, groups, metric)),
         pictures=_pictures(table, column, out.parent / "figures"),
         top=best_runs(table, column, TOP),
@@ -102,9 +87,6 @@ def write_report(
         cost=_cost(attempts) if attempts else [],
         every=every_run(table, column),
     )
-    with atomic_path(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return out
 
 
 def _swept(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
@@ -118,7 +100,7 @@ def _swept(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
             continue
         steps = range(len(scale.labels))
         counts = zip(scale.labels, [int((scale.positions == i).sum()) for i in steps], strict=True)
-        parts = [f"{label} ({_plural(n, 'run')})" for label, n in list(counts)[:MOST_STEPS]]
+        parts = [f"{label} ({plural(n, 'run')})" for label, n in list(counts)[:MOST_STEPS]]
         left = len(steps) - MOST_STEPS
         yield path, ", ".join(parts) + (f" and {left} values more" if left > 0 else "")
 
@@ -140,8 +122,8 @@ def _pictures(table: "pd.DataFrame", column: str, folder: Path) -> list[tuple[st
         (
             "marginal_effects.png",
             "What each setting does",
-            "Blue: one run each. Orange: median and quartiles of the runs with this value, "
-            "whatever their other settings; where the axis is one of numbers, of neighbouring "
+            "Blue: one run each. Orange: median and quartiles of all settings with this value, "
+            "their seeds averaged first; where the axis is one of numbers, of neighbouring "
             "values. Runs without a number are then left out.",
             figures.marginal_effects(table, column),
         ),
@@ -183,22 +165,13 @@ def _cost(attempts: Attempts) -> list[tuple[str, str]]:
     ended = [attempt for attempt in attempts if attempt.get("seconds") is not None]
     lost = [attempt for attempt in ended if attempt.get("cause") is not None]
     again = sum(attempt["number"] > 1 for attempt in attempts)
+    on_slurm = any(attempt.get("where") == "slurm" for attempt in attempts)
+    part = " (of requeued jobs, the last session only)" if on_slurm else ""
     return [
         ("attempts", f"{len(attempts)}, of which {again} repeat one that ended early"),
-        ("time of all attempts", _duration(sum(attempt["seconds"] for attempt in ended))),
+        ("time of all attempts", duration(sum(a["seconds"] for a in ended)) + part),
         (
             "of this without a result",
-            f"{_duration(sum(a['seconds'] for a in lost))} in {_plural(len(lost), 'attempt')}",
+            f"{duration(sum(a['seconds'] for a in lost))} in {plural(len(lost), 'attempt')}",
         ),
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from kscout.errors import UserError
 from kscout.experiment.config import STRICT
@@ -42,6 +42,15 @@ class Launch(BaseModel):
     account: str | None = None
     slurm: dict[str, Any] = {}
     errors_too: bool = False
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Launch":
+        for name in ("cpus", "gpus", "partition", "account", "slurm"):
+            if self.on == "local" and getattr(self, name):
+                raise ValueError(f"--{name} is SLURM's: valid with --on slurm")
+        if self.max_memory_mb and self.max_memory_mb < (self.memory_mb or 2**62):
+            raise ValueError("--max-mem is how far --mem may grow: valid is both, and not less")
+        return self
 
 
 def megabytes(text: str) -> int:

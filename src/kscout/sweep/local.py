@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,9 @@ class _Worker:
         except (EOFError, OSError):
             self._process.join()
             ended = self._write(self._death(self._process.exitcode or 0))
-        if ended.cause in (causes.OUT_OF_MEMORY, causes.OUT_OF_GPU_MEMORY):
-            self.stop()  # what the failed run left behind is not the next one's burden
+        starved = ended.cause in (causes.OUT_OF_MEMORY, causes.OUT_OF_GPU_MEMORY)
+        if starved or (self.task and self.task[1].memory_mb):
+            self.stop()  # what this run leaves in memory is not the next one's burden
         return ended
 
     def give_up(self, cause: str) -> Ended:
@@ -186,15 +187,16 @@ class _Worker:
 
 def work(pipe: Connection, folder: Path, n_threads: int, number: int, n_devices: int) -> None:
     """What a worker process does: run what comes through the pipe, and answer how it ended."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to answer
     import torch
 
-    from kscout.sweep.work import try_run
+    from kscout.learning.distribute import die_with_parent
+    from kscout.sweep.work import remembering, try_run
 
+    threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(n_threads)
-    _take_gpus(torch.cuda.device_count(), number, n_devices)
-    load = _remembering()
+    take_gpus(torch.cuda.device_count(), number, n_devices)
+    load = remembering()
     while True:
         try:
             tree, attempt = pipe.recv()
@@ -203,33 +205,10 @@ def work(pipe: Connection, folder: Path, n_threads: int, number: int, n_devices:
         pipe.send(try_run(SweepFolder(folder), tree, attempt, load))
 
 
-def _take_gpus(n_gpus: int, number: int, n_devices: int) -> None:
+def take_gpus(n_gpus: int, number: int, n_devices: int) -> None:
     """Let this process see its share of the GPUs only; call it before CUDA starts."""
     if n_gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         devices = visible.split(",")
         mine = [devices[(number * n_devices + i) % n_gpus] for i in range(n_devices)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-
-
-def _remembering() -> Callable[..., Any]:
-    """Load data once for all runs that use the same; another source takes its place."""
-    from kscout.experiment import load_data
-
-    kept: dict[str, Any] = {}
-
-    def load(experiment: Any, console: Any) -> Any:
-        key = experiment.data.model_dump_json()
-        if key not in kept:
-            kept.clear()
-            kept[key] = load_data(experiment, console)
-        return kept[key]
-
-    return load
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -1,11 +1,11 @@
 """Before anything is run: are all runs possible, and what will they cost?"""
 
 import math
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,13 +13,14 @@ from rich.table import Table
 
 from kscout.data import Splits
 from kscout.errors import UserError
-from kscout.experiment import Experiment, RunFolder, load_data
+from kscout.experiment import Experiment, RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method, test
 from kscout.sweep.local import n_cores
-from kscout.sweep.search import refuse_unranked
 from kscout.sweep.spec import PlannedRun, Sweep
 from kscout.sweep.status import settings_text
+from kscout.sweep.text import duration, written
+from kscout.sweep.work import remembering
 
 PROBED = (100, 4)
 """Slices and batches of training data that a probe takes, whichever are more."""
@@ -33,25 +34,21 @@ def print_plan(sweep: Sweep, n_probes: int, console: Console) -> None:
     UserError
         if a run is impossible
     """
-    if sweep.search is not None:
-        n, axes = sweep.search.n_trials, [*sweep.grid, *sweep.search.ranges]
-        planned = [sweep.first_trial()]
-        refuse_unranked(planned[0])
-        console.print(f"{n} trials over {', '.join(axes)}", highlight=False)
-    else:
-        planned = sweep.plan()
-        n = len(planned)
-        console.print(_axes(sweep))
-        console.print(f"[bold]{n} runs[/]", highlight=False)
-    splits = refuse_impossible(planned, console)
+    planned = sweep.plan() if sweep.search is None else sweep.corners()
+    n = len(planned) if sweep.search is None else sweep.search.n_trials
+    console.print(_axes(sweep))
+    kind = "runs" if sweep.search is None else "trials, chosen one after another"
+    console.print(f"[bold]{n} {kind}[/]", highlight=False)
+    refuse_impossible(planned, console, ranked=sweep.search is not None)
     if n_probes:
-        seconds = probe(planned, splits, n_probes, console)
+        seconds = probe(planned, n_probes, console)
         mean, low, high = sum(seconds) / len(seconds), min(seconds), max(seconds)
         workers = min(n_cores(), n)
         console.print(
-            f"about {_duration(mean)} a run on one core ({len(seconds)} timed shortly: "
-            f"{_duration(low)} to {_duration(high)}); all: {_duration(n * mean)} of one core, "
-            f"{_duration(math.ceil(n / workers) * mean)} on the {workers} here",
+            f"about {duration(mean)} a run on one core ({len(seconds)} of {len(planned)}, drawn, "
+            f"timed shortly: {duration(low)} to {duration(high)}); all: {duration(n * mean)} of "
+            "one core, "
+            f"{duration(math.ceil(n / workers) * mean)} on the {workers} here",
             highlight=False,
         )
 
@@ -60,33 +57,34 @@ def _axes(sweep: Sweep) -> Table:
     table = Table.grid(padding=(0, 2))
     for axis in sweep.axes:
         for path in axis[0]:
-            values = [_written(settings[path]) for settings in axis]
+            values = [written(settings[path]) for settings in axis]
             table.add_row(path, str(len(values)), ", ".join(values))
+    for path, choice in (sweep.search.ranges if sweep.search else {}).items():
+        how = " in the log" if choice.log else f" in steps of {choice.step:g}" * bool(choice.step)
+        table.add_row(path, "", f"{choice.low:g} to {choice.high:g}{how}")
     return table
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(" + " ".join(f"{key}={inner}" for key, inner in value.items()) + ")"
-    return str(value)
+def refuse_impossible(
+    planned: Sequence[PlannedRun], console: Console, *, ranked: bool = False
+) -> None:
+    """Raise ``UserError`` if a run cannot be, such as one with an ACS larger than its budget.
 
-
-def refuse_impossible(planned: Sequence[PlannedRun], console: Console) -> dict[str, Splits]:
-    """Raise ``UserError`` if a run cannot be, such as an ACS larger than the budget.
-
-    Returns
-    -------
-    the data, by source as JSON
+    Parameters
+    ----------
+    ranked : a run must also end with a validation loss, by which a search ranks it
     """
-    data: dict[str, Splits] = {}
-    wrong: list[tuple[PlannedRun, UserError]] = []
+    load, wrong = remembering(), []
     with progress_bar(console, "checking") as show:
-        for i, run in enumerate(planned):
-            source = _source(run.experiment)
-            if source not in data:
-                data[source] = load_data(run.experiment, Console(quiet=True))
+        for i, run in enumerate(sorted(planned, key=_source)):
+            splits = load(run.experiment, Console(quiet=True))
             try:
-                Method.of(run.experiment, data[source])
+                method = Method.of(run.experiment, splits)
+                if ranked and not (method.epochs and len(splits["val"])):
+                    raise UserError(
+                        "a search ranks runs by their validation loss: valid are epochs of "
+                        "gradient descent, and validation data"
+                    )
             except UserError as error:
                 wrong.append((run, error))
             show("runs", i + 1, len(planned))
@@ -96,29 +94,26 @@ def refuse_impossible(planned: Sequence[PlannedRun], console: Console) -> dict[s
             f"{len(wrong)} of {len(planned)} runs are impossible, such as {settings_text(run)}: "
             f"{first}: leave them out with exclude"
         )
-    return data
 
 
-def probe(
-    planned: Sequence[PlannedRun], data: dict[str, Splits], n: int, console: Console
-) -> list[float]:
-    """Estimated seconds, on one core, of ``n`` runs spread over the plan.
+def probe(planned: Sequence[PlannedRun], n: int, console: Console) -> list[float]:
+    """Estimated seconds, on one core, of ``n`` runs drawn at random from the plan.
 
     Each is run for two epochs on a part of its data; the time of the second epoch and of the test
     grow with the data, and with the epochs, what else there is does not.
     """
     import pytorch_lightning  # noqa: F401  its import is not the first run's
 
-    step = max(1, len(planned) / n)
-    chosen = [planned[int(i * step)] for i in range(min(n, len(planned)))]
+    chosen = random.Random(0).sample(list(planned), min(n, len(planned)))
+    load, seconds = remembering(), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with progress_bar(console, "timing") as show:
-            seconds = []
-            for i, run in enumerate(chosen):
+            for i, run in enumerate(sorted(chosen, key=_source)):
                 try:
-                    seconds.append(_seconds(run.experiment, data[_source(run.experiment)]))
+                    splits = load(run.experiment, Console(quiet=True))
+                    seconds.append(_seconds(run.experiment, splits))
                 except UserError as error:
                     raise UserError(f"run with {settings_text(run)} fails: {error}") from error
                 show("runs", i + 1, len(chosen))
@@ -148,12 +143,5 @@ def _seconds(experiment: Experiment, splits: Splits) -> float:
     return fitted - start - sum(epochs) + (trained + tested) / share
 
 
-def _source(experiment: Experiment) -> str:
-    return str(experiment.data.model_dump_json())
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _source(run: PlannedRun) -> str:
+    return str(run.experiment.data.model_dump_json())

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from kscout.sweep import causes
 from kscout.sweep.folder import Attempt
 from kscout.sweep.launch import Launch
-from kscout.sweep.status import FAILED, FINISHED, QUEUED, RUNNING, RunStatus
+from kscout.sweep.slurm import AT_WORK
+from kscout.sweep.status import FAILED, FINISHED, RunStatus
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ def next_attempt(status: RunStatus, launch: Launch) -> Attempt | Left:
     which changes its result by rounding only. An interrupted one goes on from its checkpoint. An
     error would come again, so it is left until ``errors_too``.
     """
-    if status.state in (FINISHED, RUNNING, QUEUED):
+    if status.state in (FINISHED, *AT_WORK):
         return Left(status.state)
     fresh = Attempt(
         number=len(status.attempts) + 1,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kscout.report import Array
-from kscout.sweep.ranking import NONE, written
+from kscout.sweep.text import NONE, written
 
 MOST_STEPS = 8
 """Numbers with more values than this lie on an axis of numbers; others are equally spaced."""

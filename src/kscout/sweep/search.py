@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from kscout.errors import UserError
 from kscout.sweep import causes
-from kscout.sweep.folder import Attempt, Ended, SweepFolder, validation_losses
+from kscout.sweep.folder import Attempt, SweepFolder, validation_losses
 from kscout.sweep.launch import Launch
 from kscout.sweep.local import Task
 from kscout.sweep.retry import next_attempt
+from kscout.sweep.slurm import AT_WORK
 from kscout.sweep.spec import PlannedRun, Range, Settings, Sweep
-from kscout.sweep.status import FINISHED, run_states
+from kscout.sweep.status import FINISHED, RunStatus, run_states
 
 if TYPE_CHECKING:
     import optuna
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 class StudyOfRuns:
     """An Optuna study whose trials are the runs of a sweep.
+
+    A trial is over when its run has finished or was pruned. Whatever else ends a run leaves the
+    trial open: the next session tries its run again, or goes on looking at it.
 
     Parameters
     ----------
@@ -32,9 +36,8 @@ class StudyOfRuns:
     def __init__(self, folder: SweepFolder, launch: Launch) -> None:
         self.folder, self.launch = folder, launch
         self.sweep = folder.sweep()
-        refuse_unranked(self.sweep.first_trial())
         self.study = open_study(folder)
-        self.open: dict[str, int] = {}  # run at work -> its trial's number
+        self.at_work: dict[str, list[int]] = {}  # run -> its trials
         self.plans = {run.id: run for run in folder.planned()}
 
     def tasks(self) -> Iterator[Task]:
@@ -42,63 +45,72 @@ class StudyOfRuns:
         assert self.sweep.search is not None
         known = self.folder.trials()
         for left in self.study.get_trials(deepcopy=False):
-            if not left.state.is_finished():
+            if left.state.name == "RUNNING":
                 changes = known.get(left.number)
                 if changes is None:  # killed between asking and writing down
-                    self.study.tell(left.number, state=_state("FAIL"))
+                    self._tell(left.number, "FAIL")
                 else:
-                    yield from self._task(left.number, changes)
+                    yield from self._task(left.number, self.sweep.planned(changes))
         while len(self.study.get_trials(deepcopy=False)) < self.sweep.search.n_trials:
             trial = self.study.ask()
             changes = choose(trial, self.sweep)
+            try:
+                run = self.sweep.planned(changes)
+            except UserError:  # such as an even size of kernel
+                self._tell(trial.number, "FAIL")
+                continue
             self.folder.add_trial(trial.number, changes)
-            yield from self._task(trial.number, changes)
+            yield from self._task(trial.number, run)
 
-    def _task(self, number: int, changes: Settings) -> Iterator[Task]:
-        run = self.sweep.planned(changes)
+    def _task(self, number: int, run: PlannedRun) -> Iterator[Task]:
         self.plans[run.id] = run
+        if run.id in self.at_work:  # chosen twice
+            self.at_work[run.id].append(number)
+            return
         status = run_states(self.folder, [run])[0]
         following = next_attempt(status, self.launch)
-        if status.state == FINISHED or not isinstance(following, Attempt):
-            self._tell(number, run.id, finished=status.state == FINISHED)
-            return
-        self.open[run.id] = number
-        yield run.experiment.model_dump(mode="json"), following
+        if status.state in AT_WORK or isinstance(following, Attempt):
+            self.at_work[run.id] = [number]
+        if isinstance(following, Attempt):
+            yield run.experiment.model_dump(mode="json"), following
+        else:
+            self._end(number, status)
 
-    def tick(self, at_work: Sequence[str]) -> None:
+    def report(self, run_ids: Sequence[str]) -> None:
         """Report the losses of runs at work, and ask those to stop that fall behind."""
-        for run_id in at_work:
-            trial = self._trial(self.open[run_id])
-            reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        import optuna
+
+        trials = self.study.get_trials(deepcopy=False)
+        for run_id in run_ids:
+            frozen = trials[self.at_work[run_id][0]]
+            # Optuna has no public way from a number to the id that its own constructor asks for.
+            trial = optuna.Trial(self.study, frozen._trial_id)
             for epoch, loss in enumerate(self._losses(run_id)):
-                if epoch not in reported:
+                if epoch not in frozen.intermediate_values:
                     trial.report(loss, epoch)
             attempt = self.folder.attempts(run_id)[-1].number
             if trial.should_prune() and not self.folder.asked_to_stop(run_id, attempt):
                 self.folder.ask_to_stop(run_id, attempt, causes.PRUNED)
 
-    def done(self, run_id: str, ended: Ended) -> None:
-        """Tell the study what became of a run; one that may yet be retried stays open."""
-        number = self.open.pop(run_id)
-        if ended.cause is None or ended.cause in (causes.PRUNED, causes.ERROR):
-            self._tell(number, run_id, finished=ended.cause is None)
+    def close(self, run_id: str) -> None:
+        """Tell the study what became of a run that is no longer at work."""
+        status = run_states(self.folder, [self.plans[run_id]])[0]
+        for number in self.at_work.pop(run_id):
+            self._end(number, status)
 
-    def _tell(self, number: int, run_id: str, *, finished: bool) -> None:
-        losses = self._losses(run_id)
-        if finished and losses:
-            self.study.tell(number, min(losses))
-        else:
-            pruned = bool(losses) and not finished
-            self.study.tell(number, state=_state("PRUNED" if pruned else "FAIL"))
+    def _end(self, number: int, status: RunStatus) -> None:
+        if status.state == FINISHED:
+            self.study.tell(number, min(self._losses(status.id)))
+        elif status.cause == causes.PRUNED:
+            self._tell(number, "PRUNED")
+
+    def _tell(self, number: int, state: str) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(number, state=TrialState[state])
 
     def _losses(self, run_id: str) -> list[float]:
         return validation_losses(self.folder.run(run_id).path)
-
-    def _trial(self, number: int) -> "optuna.Trial":
-        import optuna
-
-        # Optuna has no public way from a number to the id that its own constructor asks for.
-        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def open_study(folder: SweepFolder) -> "optuna.Study":
@@ -121,8 +133,10 @@ def open_study(folder: SweepFolder) -> "optuna.Study":
     )
     # A resumed search must not draw again what it has drawn: its generator starts elsewhere.
     seed = search.seed + len(study.get_trials(deepcopy=False))
-    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    study.sampler = samplers[search.sampler](seed=seed)
+    if search.sampler == "random":
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    else:  # which takes runs at work for bad ones, so that others are not chosen beside them
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     return study
 
 
@@ -142,17 +156,3 @@ def _number(trial: Any, path: str, choice: Range) -> float | int:
     value = trial.suggest_float(path, choice.low, choice.high, log=choice.log, step=choice.step)
     whole = choice.step is not None and choice.low.is_integer() and choice.step.is_integer()
     return int(value) if whole else float(value)
-
-
-def _state(name: str) -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState[name]
-
-
-def refuse_unranked(run: PlannedRun) -> None:
-    """Raise ``UserError`` if a run would end without a validation loss to be ranked by."""
-    if not run.experiment.training.epochs:
-        raise UserError(
-            "a search ranks runs by their validation loss: valid is training.epochs above 0"
-        )

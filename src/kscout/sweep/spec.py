@@ -16,6 +16,7 @@ from kscout.experiment.config import (
     STRICT,
     Experiment,
     Name,
+    Trainer,
     assign,
     check,
     read_tree,
@@ -46,6 +47,16 @@ class Range(BaseModel):
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("with log, valid is low > 0 and no step")
         return self
+
+    @property
+    def between(self) -> float:
+        """A number between the bounds that is whole only where steps make it so."""
+        value = self.low + 0.382 * (self.high - self.low)
+        return (
+            value
+            if self.step is None
+            else self.low + self.step * round((value - self.low) / self.step)
+        )
 
 
 class Search(BaseModel):
@@ -134,6 +145,11 @@ class Sweep(BaseModel):
             axes.append([{"seed": seed} for seed in self.seeds])
         return axes
 
+    @property
+    def trainer(self) -> Trainer:
+        """Where all runs compute."""
+        return Trainer.model_validate(self.base.get("trainer", {}))
+
     def planned(self, changes: Mapping[str, Any]) -> "PlannedRun":
         """The run with these changes to the base; ``UserError`` if it is no valid experiment."""
         tree = deepcopy(self.base)
@@ -144,11 +160,25 @@ class Sweep(BaseModel):
         experiment = experiment.model_copy(update={"name": digest})
         return PlannedRun(digest, experiment, _leaves(changes))
 
-    def first_trial(self) -> "PlannedRun":
-        """The run with the first of every list and the lowest of every range."""
-        changes = {path: value for axis in self.axes for path, value in axis[0].items()}
+    def corners(self) -> list["PlannedRun"]:
+        """Runs in which every value of a list, and three of every range, is tried once.
+
+        Raises
+        ------
+        UserError
+            if one is no valid experiment
+        """
         ranges = self.search.ranges if self.search else {}
-        return self.planned(changes | {path: choice.low for path, choice in ranges.items()})
+        first = {path: value for axis in self.axes for path, value in axis[0].items()}
+        first |= {path: choice.low for path, choice in ranges.items()}
+        runs = [self.planned(first | settings) for axis in self.axes for settings in axis]
+        for path, choice in ranges.items():
+            try:
+                values = (choice.low, choice.between, choice.high)
+                runs += [self.planned(first | {path: value}) for value in values]
+            except UserError as error:
+                raise UserError(f"{error} (a range of whole numbers needs step: 1)") from error
+        return list({run.id: run for run in runs}.values())
 
     def plan(self) -> list["PlannedRun"]:
         """Every run of the grid, in order, without those excluded; the same run never twice.

@@ -13,16 +13,11 @@ from rich.text import Text
 from kscout.errors import UserError
 from kscout.sweep import causes
 from kscout.sweep.folder import Attempt, SweepFolder, epochs_done
-from kscout.sweep.slurm import cause_of_state, job_states
+from kscout.sweep.slurm import AT_WORK, QUEUED, RUNNING, job_states
 from kscout.sweep.spec import PlannedRun
+from kscout.sweep.text import short_names, written
 
-FINISHED, RUNNING, QUEUED, WAITING, FAILED = (
-    "finished",
-    "running",
-    "queued",
-    "waiting",
-    "failed",
-)
+FINISHED, WAITING, FAILED = "finished", "waiting", "failed"
 STATES = (FINISHED, RUNNING, QUEUED, WAITING, FAILED)
 STYLES = {FINISHED: "green", RUNNING: "cyan", QUEUED: "blue", WAITING: "", FAILED: "red"}
 
@@ -85,20 +80,18 @@ def _run_state(
 
     if run.state == "finished":
         return status(FINISHED)
+    if run.is_locked:  # whatever was written of it: somebody is at it
+        return status(RUNNING)
     if not tries:
         return status(WAITING)
     last = tries[-1]
     ended = folder.ended(planned.id, last.number)
     if ended is not None:
         return status(FAILED, ended.cause, ended.error) if ended.cause else status(WAITING)
-    if run.is_locked:
-        return status(RUNNING)
     if last.job is None:
         return status(RUNNING) if folder.is_locked else status(FAILED, causes.KILLED)
-    state = jobs.get(last.job, "UNKNOWN")
-    if state in ("PENDING", "RUNNING"):
-        return status(QUEUED if state == "PENDING" else RUNNING)
-    return status(FAILED, cause_of_state(state), f"SLURM says {state}")
+    state = jobs[last.job]
+    return status(state) if state in AT_WORK else status(FAILED, state, "as SLURM says")
 
 
 def counts(states: Sequence[RunStatus]) -> dict[str, int]:
@@ -141,8 +134,9 @@ def _counted(states: Sequence[RunStatus]) -> list[tuple[str, str]]:
 
 
 def settings_text(run: PlannedRun) -> str:
-    """``acceleration=4 kind=tile``: what the sweep set, by last names."""
-    return " ".join(f"{path.split('.')[-1]}={value}" for path, value in run.settings.items())
+    """``acceleration=4 kind=tile``: what the sweep set."""
+    names = short_names(list(run.settings))
+    return " ".join(f"{names[path]}={written(value)}" for path, value in run.settings.items())
 
 
 def print_failures(folder: SweepFolder, states: Sequence[RunStatus], console: Console) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from kscout.sweep.folder import SweepFolder
 from kscout.sweep.html import write_report
 from kscout.sweep.status import RunStatus, run_states
-from kscout.sweep.table import SweepRun, frame, print_table, write_table
+from kscout.sweep.table import frame, print_table, write_table
 
 
 def summarise(
@@ -35,11 +35,8 @@ def summarise(
     sweep = folder.sweep()
     metric = metric or sweep.metric
     states = run_states(folder, folder.planned())
-    runs = [
-        SweepRun(s.id, folder.run(s.id).path, s.planned.settings, s.state, s.cause) for s in states
-    ]
     attempts = [row for status in states for row in _attempts(folder, status)]
-    table = frame(runs)
+    table = frame(folder, states)
     write_table(table, attempts, folder.path)
     print_table(table, console, metric=metric, group_by=group_by, top=top)
     page = folder.path / "report.html"

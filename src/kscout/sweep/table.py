@@ -1,8 +1,9 @@
 """The table of a sweep: every run with its settings and scores, in a file and on the terminal."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,23 +14,14 @@ from rich.text import Text
 
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
-from kscout.report import Results, Run, load_runs
-from kscout.report.table import METRICS, WIDE, Cell, splits
+from kscout.report import Run, load_runs
+from kscout.report.table import METRICS, WIDE, Cell, plural, splits
 from kscout.sweep.causes import PRUNED
-from kscout.sweep.ranking import (
-    MAIN,
-    NONE,
-    Grid,
-    Heading,
-    best_groups,
-    best_runs,
-    check_groups,
-    describe,
-    group_notes,
-    metric_column,
-    ranked,
-)
-from kscout.sweep.status import STATES
+from kscout.sweep.folder import SweepFolder, validation_losses
+from kscout.sweep.grid import Grid, Heading, best_groups, best_runs, group_notes, groups_title
+from kscout.sweep.ranking import MAIN, VAL_LOSS, check_groups, describe, metric_column, ranked
+from kscout.sweep.status import FAILED, FINISHED, STATES, RunStatus
+from kscout.sweep.text import NONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,53 +30,41 @@ UNREADABLE = "unreadable results"
 """The cause of a run that says it is finished but has no results that can be read."""
 
 ATTEMPT_COLUMNS = ("id", "number", "where", "cause", "memory_mb", "micro_batch", "seconds")
-"""Columns of ``attempts.csv``."""
+"""Columns of ``attempts.csv``.
+
+``seconds`` are those of the last session only of a SLURM job that was requeued.
+"""
 
 
-class SweepRun(NamedTuple):
-    """One planned run, as the table sees it.
-
-    Attributes
-    ----------
-    id : ten hex digits
-    path : its run folder
-    settings : what the sweep set: dotted path to a value or a list of values
-    state : one of :data:`STATES`
-    cause : why it failed
-    """
-
-    id: str
-    path: Path
-    settings: Mapping[str, Any]
-    state: str
-    cause: str | None = None
-
-
-def frame(runs: Sequence[SweepRun]) -> "pd.DataFrame":
-    """One row for each run, in the order of the plan.
+def frame(folder: SweepFolder, states: Sequence[RunStatus]) -> "pd.DataFrame":
+    """One row for each run, in the order given.
 
     Columns: ``run``, ``state``, ``cause``; the settings by their dotted paths; ``n_samples``,
-    ``acceleration``; the metrics on ``test``, each with the bounds of its 95 % interval
-    (``nmse_low``, ``nmse_high``); then those on every other test condition (``test_x.nmse``). No
-    times: a sweep that was interrupted gives the same table as one that was left alone.
+    ``acceleration``; ``val_loss``, the lowest of all epochs; the metrics on ``test``, each with the
+    bounds of its 95 % interval (``nmse_low``, ``nmse_high``); then those on every other test
+    condition (``test_x.nmse``). No times: a sweep that was interrupted gives the same table as one
+    that was left alone.
 
     A setting that is a number in some runs and a word or a list in others is text in all. Runs that
     have not finished have no scores; one whose results cannot be read counts as failed.
     """
     import pandas as pd
 
-    read = [_read(run) for run in runs]
-    found = [results for _, _, results in read]
+    rows = [_read(folder.run(status.id).path, status) for status in states]
+    found = [row.run and row.run.results for row in rows]
     columns: dict[str, Any] = {
-        "run": pd.Series([run.id for run in runs], dtype="str"),
-        "state": pd.Series([state for state, _, _ in read], dtype="str"),
-        "cause": pd.Series([cause for _, cause, _ in read], dtype="str"),
+        "run": pd.Series([status.id for status in states], dtype="str"),
+        "state": pd.Series([row.state for row in rows], dtype="str"),
+        "cause": pd.Series([row.cause for row in rows], dtype="str"),
     }
-    for path in dict.fromkeys(path for run in runs for path in run.settings):
-        columns[path] = _typed([run.settings.get(path) for run in runs])
+    chosen = [status.planned.settings for status in states]
+    for path in dict.fromkeys(path for settings in chosen for path in settings):
+        columns[path] = _typed([settings.get(path) for settings in chosen])
     columns["n_samples"] = pd.Series([r and r.n_samples for r in found], dtype="Int64")
     columns["acceleration"] = pd.Series([r and r.acceleration for r in found], dtype="float64")
-    for split in _splits(runs, found):
+    columns[VAL_LOSS] = pd.Series([row.val_loss for row in rows], dtype="float64")
+    conditions = splits([row.run for row in rows if row.run])
+    for split in dict.fromkeys((MAIN, *conditions)):
         for metric in METRICS:
             name = metric.key if split == MAIN else f"{split}.{metric.key}"
             scores = [r and r.interval(split, metric.key) for r in found]
@@ -95,22 +75,30 @@ def frame(runs: Sequence[SweepRun]) -> "pd.DataFrame":
     return pd.DataFrame(columns)
 
 
-def _read(run: SweepRun) -> tuple[str, str | None, Results | None]:
-    """State, cause and results; as the table states them."""
-    if run.state != "finished":
-        return run.state, run.cause, None
+class _Row(NamedTuple):
+    """A run as the table states it."""
+
+    state: str
+    cause: str | None = None
+    run: Run | None = None
+    val_loss: float | None = None
+
+
+def _read(run: Path, status: RunStatus) -> _Row:
+    if status.state != FINISHED:
+        return _Row(status.state, status.cause)
     try:
-        results = load_runs([run.path])[0].results
-    except (UserError, OSError):
-        results = None
-    return ("finished", None, results) if results else ("failed", UNREADABLE, None)
+        found, val_loss = load_runs([run])[0], _val_loss(run)
+    except (UserError, OSError, ValueError):
+        return _Row(FAILED, UNREADABLE)
+    return _Row(FINISHED, None, found, val_loss) if found.results else _Row(FAILED, UNREADABLE)
 
 
-def _splits(runs: Sequence[SweepRun], found: Sequence[Results | None]) -> Iterator[str]:
-    """Every test condition, the main one first even if no run has finished."""
-    pairs = zip(runs, found, strict=True)
-    shown = [Run(run.path, run.path, run.id, run.state, results) for run, results in pairs]
-    yield from dict.fromkeys((MAIN, *splits(shown)))
+def _val_loss(run: Path) -> float | None:
+    """The lowest; endless if none was a number."""
+    losses = validation_losses(run)
+    numbers = (loss for loss in losses if not math.isnan(loss))
+    return min(numbers, default=math.inf) if losses else None
 
 
 def _typed(values: Sequence[Any]) -> "pd.Series":
@@ -161,7 +149,7 @@ def counted(table: "pd.DataFrame") -> str:
     why = ", ".join(f"{n} {cause}" for cause, n in causes.most_common())
     named = [*STATES[:-1], PRUNED, STATES[-1]]
     parts = [f"{states[state]} {state}" for state in named if states[state]]
-    runs = f"{len(table)} run" if len(table) == 1 else f"{len(table)} runs"
+    runs = plural(len(table), "run")
     return f"{runs}: {', '.join(parts)}{f' ({why})' if why else ''}" if parts else "no runs"
 
 
@@ -170,7 +158,6 @@ def print_table(
     console: Console,
     *,
     metric: str = "nmse_kspace",
-    split: str = MAIN,
     group_by: Sequence[str] = (),
     top: int = 20,
 ) -> None:
@@ -181,31 +168,32 @@ def print_table(
     table : from :func:`frame`
     console : printed to; where it is narrow, intervals stand below their means
     metric : that runs are ranked by
-    split : test condition
     group_by : dotted paths of settings; if none, the kind of sampler where it varies
     top : most runs to show
 
     Raises
     ------
     UserError
-        if the metric, the test condition or a path is unknown, listing the valid ones
+        if the metric or a path is unknown, listing the valid ones
     """
-    column = metric_column(table, metric, split)
+    column = metric_column(table, metric)
     groups = check_groups(table, group_by)
     if not len(ranked(table, column)):
         console.print(Text(f"{counted(table)}; no scores yet"))
         return
     measure = describe(column)[0].title
-    title = f"{counted(table)}\nbest {measure} on {split} first; mean over slices [95 % interval]"
+    title = (
+        f"{counted(table)}\nbest {measure} on {MAIN} first; mean over slices [95 % interval]\n"
+        "ranked on the test data: the first owes something to luck"
+    )
     grid = best_runs(table, column, top)
     console.print(_drawn(grid, title, console))
     left = len(table) - len(grid.rows)
     if left:
-        what = "1 run is" if left == 1 else f"{left} runs are"
-        console.print(Text(f"{what} not shown: all are in table.csv"))
+        are = "is" if left == 1 else "are"
+        console.print(Text(f"{plural(left, 'run')} {are} not shown: all are in table.csv"))
     if groups:
-        names = ", ".join(groups)
-        title = f"best of each {names}\nby {measure} on {split}"
+        title = f"{groups_title(table, groups, column)}\n{measure} on {MAIN}"
         console.print(_drawn(best_groups(table, groups, column), title, console))
         for note in group_notes(table, groups, column):
             console.print(Text(f"note: {note}", style="yellow"))
@@ -228,7 +216,7 @@ def _settings_joined(grid: Grid) -> Grid:
         pairs = zip(names, (cell.text.replace(" ", "") for cell in row[first:last]), strict=True)
         text = " ".join(f"{name}={value}" for name, value in pairs if value != NONE)
         rows.append([*row[:first], Cell(text), *row[last:]])
-    headings = [*grid.headings[:first], Heading("settings", True, True), *grid.headings[last:]]
+    headings = [*grid.headings[:first], Heading("setting", True, True), *grid.headings[last:]]
     return Grid(headings, rows)
 
 

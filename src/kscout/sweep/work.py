@@ -41,10 +41,34 @@ def try_run(folder: SweepFolder, tree: Tree, attempt: Attempt, load: Load = load
         seconds=time.monotonic() - start,
         epochs=epochs_done(folder.run(experiment.name).path),
     )
-    if rank() == 0:
-        with suppress(UserError):  # on a full disk, whoever waits is told by the answer alone
-            folder.end(experiment.name, attempt.number, ended)
+    with suppress(UserError):  # on a full disk, whoever waits is told by the answer alone
+        _write(folder, experiment.name, attempt.number, ended)
     return ended
+
+
+def _write(folder: SweepFolder, run_id: str, number: int, ended: Ended) -> None:
+    """Write down how a try ended: by the one of its processes that knows.
+
+    Those that only lost their connection to it know nothing; if nobody does, SLURM will.
+    """
+    rank = int(os.environ.get("SLURM_PROCID", 0))
+    is_first = rank == 0 or (ended.cause and folder.ended(run_id, number) is None)
+    if is_first and ended.cause != causes.LOST_CONNECTION:
+        folder.end(run_id, number, ended)
+
+
+def remembering() -> Load:
+    """:func:`load_data`, but once for runs with the same data; another source takes its place."""
+    kept: dict[str, Splits] = {}
+
+    def load(experiment: Experiment, console: Console) -> Splits:
+        key = str(experiment.data.model_dump_json())
+        if key not in kept:
+            kept.clear()
+            kept[key] = load_data(experiment, console)
+        return kept[key]
+
+    return load
 
 
 def _outcome(
@@ -75,33 +99,49 @@ def _outcome(
         return cause, error
 
 
-def rank() -> int:
-    """Which of the processes of a distributed training in a SLURM job this one is."""
-    return int(os.environ.get("SLURM_PROCID", 0))
+def job(folder: Path, tree: Tree, attempt: Tree) -> None:
+    """What a SLURM job runs, each of its processes."""
+    import torch
+
+    # Not every cluster binds a job to its cores; and Lightning chooses a number of its own for
+    # several processes, unless this variable is set.
+    n_tasks = int(os.environ.get("SLURM_NTASKS_PER_NODE", 1))
+    n_cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    n_threads = int(n_cores or int(os.environ.get("SLURM_CPUS_ON_NODE", n_tasks)) // n_tasks)
+    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+    torch.set_num_threads(n_threads)
+    try_run(SweepFolder(folder), tree, Attempt(**attempt))
 
 
-class SlurmTask:
-    """What a SLURM job runs; submitit requeues what has ``checkpoint`` at the time limit."""
+class RequeuedJob:
+    """The same; submitit puts back into the queue, when its time ends, what has ``checkpoint``.
+
+    Parameters
+    ----------
+    minutes : the time limit
+    """
+
+    def __init__(self, minutes: int) -> None:
+        self.minutes = minutes
+        self.started, self.epochs = time.monotonic(), 0
 
     def __call__(self, folder: Path, tree: Tree, attempt: Tree) -> None:
-        import torch
-
-        # Not every cluster binds a job to its cores; and Lightning chooses a number of its own for
-        # several processes, unless this variable is set.
-        n_cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
-        os.environ.setdefault("OMP_NUM_THREADS", str(n_cores))
-        torch.set_num_threads(n_cores)
-        sweep = SweepFolder(folder)
-        self.epochs = epochs_done(sweep.run(tree["name"]).path)
-        try_run(sweep, tree, Attempt(**attempt))
+        self.started = time.monotonic()
+        self.epochs = epochs_done(SweepFolder(folder).run(tree["name"]).path)
+        job(folder, tree, attempt)
 
     def checkpoint(self, folder: Path, tree: Tree, attempt: Tree) -> Any:
-        """The same task again, as its run folder knows how far it is; unless it stands still."""
+        """The same again, as the run's folder knows how far it is.
+
+        Not if all of its time was not enough for one epoch: that would go on for ever.
+        """
         import submitit
 
-        if epochs_done(SweepFolder(folder).run(tree["name"]).path) <= self.epochs:
+        epochs = epochs_done(SweepFolder(folder).run(tree["name"]).path)
+        had_its_time = time.monotonic() - self.started > 0.6 * 60 * self.minutes
+        if had_its_time and epochs <= self.epochs:
             return None
-        return submitit.helpers.DelayedSubmission(SlurmTask(), folder, tree, attempt)
+        return submitit.helpers.DelayedSubmission(RequeuedJob(self.minutes), folder, tree, attempt)
 
 
 @contextmanager
