@@ -127,7 +127,7 @@ def test_a_plan_says_how_many_runs_and_what_they_cost(capsys: Any, tmp_path: Pat
     assert "unknown key training" in ended.err
     ended = kscout(capsys, "sweep", "plan", path, "base.training.epochs=3", "--probe", 1)
     assert "3 runs" in ended.out
-    assert "a run on one core (1 timed shortly" in ended.out.replace("\n", " ")
+    assert "a run on one core (1 of 3" in ended.out.replace("\n", " ")
 
 
 def test_a_killed_worker_costs_its_run_alone(tmp_path: Path) -> None:
@@ -186,6 +186,7 @@ def test_out_of_memory_ends_in_smaller_parts_of_the_same_batch(tmp_path: Path) -
         "data": {"kind": "digits", "n_train": 1024, "n_val": 16, "n_test": 16},
         "reconstructor": {"kind": "spirit_net", "n_blocks": 10, "kernel_size": 3},
         "training": {"epochs": 1, "batch_size": 1024},
+        "trainer": {"micro_batch": 512},
     }
     folder = SweepFolder(tmp_path / "sweep")
     sweep = Sweep.model_validate({"name": "hungry", "base": base, "seeds": [0]})
@@ -198,7 +199,7 @@ def test_out_of_memory_ends_in_smaller_parts_of_the_same_batch(tmp_path: Path) -
             break
     assert run.state == FINISHED
     at_a_time = run.attempts[-1].micro_batch
-    assert at_a_time in (512, 256, 128)
+    assert at_a_time in (256, 128)
     assert folder.run(run.id).experiment().trainer.micro_batch == at_a_time
     assert folder.run(run.id).experiment().training.batch_size == 1024
 
