@@ -34,7 +34,7 @@ SWEEP = {
         "budget": {"acceleration": 4},
         "sampler": {"kind": "global", "init": "density"},
         "reconstructor": {"kind": "spirit_net", "n_blocks": 3, "kernel_size": 5},
-        "training": {"epochs": 20, "batch_size": 20},
+        "training": {"epochs": 15, "batch_size": 20},
     },
     "grid": {
         "sampler.kind": ["global", "tile"],
@@ -88,7 +88,7 @@ def kill_at_random(folder: Path, config: Path, n_kills: int, seed: int) -> dict[
             stderr=subprocess.DEVNULL,
             env=ALONE,
         )
-        time.sleep(rng.uniform(1, 20))
+        time.sleep(rng.uniform(1, 30))
         workers = children(coordinator.pid)
         what = rng.choice(list(hits)) if workers else "coordinator"
         targets = {

@@ -1,9 +1,12 @@
 """The published numbers: README and `results/` agree, and reach what was aimed at."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
+
+from kscout.sweep.spec import load_sweep
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = json.loads((ROOT / "results" / "benchmarks.json").read_text())
@@ -42,7 +45,29 @@ def test_every_result_names_its_command() -> None:
         ("digits", "nmse_kspace", 0, 0.078),
         ("digits", "psnr", 21.2, float("inf")),
         ("tile_search", "seconds_search", 0, 600),
+        ("sweep_overhead", "seconds_overhead_per_run", 0, 0.3),
     ],
 )
 def test_the_kept_results_reach_the_aims(benchmark: str, key: str, low: float, high: float) -> None:
     assert low <= BENCHMARKS[benchmark]["result"][key] <= high
+
+
+def test_a_sweep_survived_what_happened_to_it() -> None:
+    result = BENCHMARKS["sweep_survival"]["result"]
+    assert sum(result["killed"]["kills"].values()) == 20
+    for part in (result["killed"], result["bad_disk"]):
+        assert part["table_identical"]
+        assert part["exit_code"] == 0
+    assert result["killed"]["finished_runs_redone"] == 0
+    assert result["bad_disk"]["finished_runs_lost"] == 0
+    for ended in (result["bad_disk"]["full"], result["bad_disk"]["read_only"]):
+        assert (ended["exit_code"], ended["n_lines"]) == (2, 1)
+
+
+def test_every_run_of_the_small_grids_is_kept() -> None:
+    for name, n_runs in (("learned_small", 96), ("fixed_small", 144)):
+        with (ROOT / "results" / "sweeps" / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["state"] for row in rows] == ["finished"] * n_runs
+        planned = load_sweep(ROOT / "configs" / "sweeps" / f"{name}.yaml").plan()
+        assert [row["run"] for row in rows] == [run.id for run in planned]

@@ -55,6 +55,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             assert our_daemons() == []
 
 
+@pytest.fixture(autouse=True)
+def no_jobs_left(slurm: Cluster) -> Iterator[None]:
+    """Each test finds both nodes up, and nothing running."""
+    yield
+    slurm.up("n1")
+    slurm.up("n2")
+    slurm.cancel_all()
+
+
 @pytest.fixture
 def without_accounting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make sacct say what it says on a cluster that keeps no accounts."""

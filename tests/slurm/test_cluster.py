@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ import pytest
 from slurm.cluster import FOLDER, SCRIPT, Cluster
 
 EAT_400_MB = f'{sys.executable} -c "import time; x = bytearray(400 << 20); time.sleep(3)"'
-
-
-@pytest.fixture(autouse=True)
-def no_jobs_left(slurm: Cluster) -> Iterator[None]:
-    yield
-    slurm.up("n1")
-    slurm.up("n2")
-    slurm.cancel_all()
 
 
 def test_array_keeps_to_its_throttle(slurm: Cluster) -> None:

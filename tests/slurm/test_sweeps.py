@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,6 @@ HUNGRY = {
     "training": {"epochs": 1, "batch_size": 2048},
 }
 """A training that needs more than 700 MB, and less than 1,400."""
-
-
-@pytest.fixture(autouse=True)
-def no_jobs_left(slurm: Cluster) -> Iterator[None]:
-    yield
-    slurm.up("n1")
-    slurm.up("n2")
-    slurm.cancel_all()
 
 
 def sweep(base: dict[str, Any] | None = None, **changes: Any) -> Sweep:
