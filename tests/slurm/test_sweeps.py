@@ -156,10 +156,12 @@ def test_refusals_are_told_in_one_line_and_leave_no_attempt(
     tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = SweepFolder(tmp_path / "sweep")
-    with pytest.raises(UserError, match=r"SLURM refuses: .*partition not available") as raised:
+    with pytest.raises(
+        UserError, match=r"SLURM does not take the runs: .*partition not available"
+    ) as raised:
         start(folder, sweep(), launch(partition="closed"), QUIET)
     assert "\n" not in str(raised.value)
-    with pytest.raises(UserError, match=r"SLURM refuses: .*Invalid partition"):
+    with pytest.raises(UserError, match=r"SLURM does not take the runs: .*Invalid partition"):
         resume(folder, launch(partition="nothing"), QUIET)
     assert states(folder)[0].attempts == ()
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -186,7 +187,6 @@ def test_out_of_memory_ends_in_smaller_parts_of_the_same_batch(tmp_path: Path) -
         "data": {"kind": "digits", "n_train": 1024, "n_val": 16, "n_test": 16},
         "reconstructor": {"kind": "spirit_net", "n_blocks": 10, "kernel_size": 3},
         "training": {"epochs": 1, "batch_size": 1024},
-        "trainer": {"micro_batch": 512},
     }
     folder = SweepFolder(tmp_path / "sweep")
     sweep = Sweep.model_validate({"name": "hungry", "base": base, "seeds": [0]})
@@ -199,7 +199,7 @@ def test_out_of_memory_ends_in_smaller_parts_of_the_same_batch(tmp_path: Path) -
             break
     assert run.state == FINISHED
     at_a_time = run.attempts[-1].micro_batch
-    assert at_a_time in (256, 128)
+    assert at_a_time in (512, 256, 128)
     assert folder.run(run.id).experiment().trainer.micro_batch == at_a_time
     assert folder.run(run.id).experiment().training.batch_size == 1024
 
@@ -252,6 +252,29 @@ def _cancel_once_it_trains(folder: SweepFolder) -> None:
     while not states(folder)[0].epochs:
         time.sleep(0.2)
     assert cancel(folder) == 1
+
+
+def test_damaged_files_cost_their_run_at_most(half_wrong: SweepFolder, tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "damaged")
+    shutil.copytree(half_wrong.path, folder.path)
+    first, second, third, _ = (run.id for run in folder.planned())
+    (folder.run(first).path / "results.json").unlink()
+    (folder.run(second).path / "results.json").write_text("{")
+    (folder.path / "attempts" / third / "1.json").write_text("garbage")
+    (folder.path / "attempts" / third / "1.ended.json").write_text("garbage")
+    assert [s.state for s in states(folder)] == [WAITING, WAITING, WAITING, FAILED]
+    said(folder, at_once=1)
+    assert [s.state for s in states(folder)] == [FINISHED, FINISHED, FAILED, FAILED]
+    for run_id in (first, second):
+        results = folder.run(run_id).results(), half_wrong.run(run_id).results()
+        assert results[0]["summary"] == results[1]["summary"]
+
+
+def test_so_little_memory_that_nothing_can_be_imported(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    sweep = Sweep.model_validate({"name": "s", "base": TINY, "seeds": [0]})
+    start(folder, sweep, Launch(memory_mb=250), QUIET)
+    assert states(folder)[0].cause == causes.OUT_OF_MEMORY
 
 
 def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

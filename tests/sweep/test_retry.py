@@ -35,22 +35,11 @@ def test_what_is_done_or_at_work_is_left(state: str) -> None:
     assert next_attempt(RunStatus(RUN, state), Launch()) == Left(state)
 
 
-@pytest.mark.parametrize(
-    "cause",
-    [
-        causes.TIME_LIMIT,
-        causes.PREEMPTED,
-        causes.NODE_FAILURE,
-        causes.KILLED,
-        causes.CANCELLED,
-        causes.STORAGE,
-        causes.LOST_CONNECTION,
-    ],
-)
+@pytest.mark.parametrize("cause", causes.INTERRUPTIONS)
 def test_an_interrupted_run_goes_on_as_it_was(cause: str) -> None:
     following = next_attempt(after(cause, memory_mb=500, micro_batch=4), Launch(memory_mb=100))
     assert isinstance(following, Attempt)
-    assert (following.number, following.memory_mb, following.micro_batch) == (2, 500, 4)
+    assert (following.number, following.memory_mb, following.micro_batch) == (4, 500, 4)
     assert following.epochs == 1
 
 

@@ -100,6 +100,10 @@ def test_an_id_depends_on_what_is_computed_and_on_nothing_else() -> None:
         ({"grid": {"name": ["a", "b"]}}, "changes no result"),
         ({"grid": {"trainer.n_devices": [1, 2]}}, "changes no result"),
         ({"grid": {"seed": [1]}, "seeds": 3}, "seed varies twice"),
+        (
+            {"grid": {"sampler.kind": ["tile"], "sampler": [{"kind": "lines"}]}},
+            "sampler.kind varies twice",
+        ),
         ({"zip": [{"seed": [1, 2], "budget.acceleration": [4]}]}, "equally long"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": 2, "metrics": 1}, "unknown key metrics: valid here are name, base"),

@@ -121,8 +121,7 @@ def run(
 
     loaded = load_sweep(sweep, overrides or ())
     folder = out or Path("sweeps") / loaded.name.replace(" ", "-")
-    start(SweepFolder(folder), loaded, _launch(Launch(), given), console())
-    typer.echo(f"folder: {folder}")
+    _exit(start(SweepFolder(folder), loaded, _launch(Launch(), given), console()))
 
 
 @app.command("resume")
@@ -149,7 +148,7 @@ def resume(
     from kscout.sweep.folder import SweepFolder
 
     sweep = SweepFolder(folder)
-    go_on(sweep, _launch(sweep.launch(), given | {"errors_too": errors_too}), console())
+    _exit(go_on(sweep, _launch(sweep.launch(), given | {"errors_too": errors_too}), console()))
 
 
 @app.command("status")
@@ -223,6 +222,12 @@ def table(
     page = summarise(SweepFolder(folder), by or [], metric, top, console())
     typer.echo(f"table: {folder / 'table.csv'}")
     typer.echo(f"report: {page}")
+
+
+def _exit(well: bool) -> None:
+    """End with code 1 where runs have failed, so that a script does not go on as if nothing had."""
+    if not well:
+        raise typer.Exit(1)
 
 
 def _launch(before: "Launch", given: Given) -> "Launch":

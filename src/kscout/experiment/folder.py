@@ -48,10 +48,12 @@ class RunFolder:
 
     @property
     def state(self) -> str | None:
-        """One of :data:`STATES`; ``None`` for a new folder, or one whose status is unreadable."""
+        """One of :data:`STATES`; ``None`` for a new folder, or one whose files are damaged."""
         path = self.path / "status.json"
-        with suppress(OSError, ValueError, AttributeError, RecursionError):
+        with suppress(OSError, ValueError, AttributeError, RecursionError, UserError):
             state = json.loads(path.read_text(encoding="utf-8")).get("state")
+            if state == "finished":
+                self.results()
             return state if state in STATES else None
         return None
 

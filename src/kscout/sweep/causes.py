@@ -21,6 +21,17 @@ ERROR = "error"
 
 LOST_CONNECTION = "lost connection"
 
+INTERRUPTIONS = (
+    TIME_LIMIT,
+    PREEMPTED,
+    NODE_FAILURE,
+    KILLED,
+    CANCELLED,
+    STORAGE,
+    LOST_CONNECTION,
+)
+"""Causes that lie outside the run: it goes on from its checkpoint."""
+
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STARVED = (
     "can't allocate memory",

@@ -32,8 +32,12 @@ PATIENCE = 10.0
 """Seconds that workers may take to die with their coordinator."""
 
 
-def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -> None:
+def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -> bool:
     """Begin a sweep in a folder, or go on with it.
+
+    Returns
+    -------
+    whether nothing has failed so far
 
     Raises
     ------
@@ -41,25 +45,25 @@ def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -
         if the folder is another sweep's, is being run or cannot be written; if there is no SLURM,
         or it refuses
     """
+    folder.refuse_other(sweep)
+    if sweep.search is not None:
+        refuse_impossible(sweep.corners(), console, ranked=True)
+    else:
+        new = [run for run in sweep.plan() if not folder.attempts(run.id)]
+        refuse_impossible(new, console)
     with folder.locked():
-        folder.refuse_other(sweep)
-        if sweep.search is not None:
-            refuse_impossible(sweep.corners(), console, ranked=True)
-        else:
-            new = [run for run in sweep.plan() if not folder.attempts(run.id)]
-            refuse_impossible(new, console)
         folder.claim(sweep)
-        _go_on(folder, launch, console)
+        return _go_on(folder, launch, console)
 
 
-def resume(folder: SweepFolder, launch: Launch, console: Console) -> None:
+def resume(folder: SweepFolder, launch: Launch, console: Console) -> bool:
     """Go on with the sweep of a folder: what is finished stays, what failed is seen to."""
     folder.sweep()  # refuses what is no sweep's before a lock is made in it
     with folder.locked():
-        _go_on(folder, launch, console)
+        return _go_on(folder, launch, console)
 
 
-def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> None:
+def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> bool:
     sweep = folder.sweep()
     trainer = sweep.trainer
     if launch.on == "local" and trainer.n_nodes > 1:
@@ -71,10 +75,12 @@ def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> None:
     if sweep.search is not None:
         _search(folder, launch, at_once, console)
     elif not _run_grid(folder, launch, at_once, console):
-        return
+        return True
     states = run_states(folder, folder.planned())
     console.print(overview(states))
     print_failures(folder, states, console)
+    console.print(f"table and report: kscout sweep table {folder.path}", soft_wrap=True)
+    return not any(s.state == FAILED and s.cause != causes.PRUNED for s in states)
 
 
 def _settle(folder: SweepFolder) -> None:

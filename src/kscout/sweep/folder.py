@@ -9,7 +9,7 @@ tries of a run printed; ``slurm/`` the files of SLURM jobs.
 import csv
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from kscout import atomic
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
 from kscout.experiment.folder import RunFolder
+from kscout.sweep import causes
 from kscout.sweep.launch import Launch
 from kscout.sweep.spec import (
     PlannedRun,
@@ -167,10 +168,12 @@ class SweepFolder:
         return atomic.is_locked(self.path)
 
     def attempts(self, run_id: str) -> list[Attempt]:
-        """All tries of a run, first to last."""
-        folder = self.path / "attempts" / run_id
-        numbers = sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdigit())
-        return [_read(Attempt, folder / f"{n}.json") for n in numbers]
+        """All tries of a run, first to last; one whose file is damaged is as if never made."""
+        folder, found = self.path / "attempts" / run_id, []
+        for number in sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdigit()):
+            with suppress(UserError):
+                found.append(_read(Attempt, folder / f"{number}.json"))
+        return found
 
     def add_attempt(self, run_id: str, attempt: Attempt) -> None:
         """Write down a try before it begins."""
@@ -183,7 +186,10 @@ class SweepFolder:
     def ended(self, run_id: str, number: int) -> Ended | None:
         """How a try ended; ``None`` while nobody has said."""
         path = self._attempt(run_id, number, "ended.json")
-        return _read(Ended, path) if path.exists() else None
+        try:
+            return _read(Ended, path) if path.exists() else None
+        except UserError as error:
+            return Ended(cause=causes.KILLED, error=str(error))
 
     def end(self, run_id: str, number: int, ended: Ended) -> None:
         self._write(self._attempt(run_id, number, "ended.json"), ended.model_dump())
@@ -207,6 +213,10 @@ class SweepFolder:
 
 
 def _has_grown(before: Sweep, after: Sweep) -> bool:
+    if before.search is not None and after.search is not None:
+        more = before.search.model_copy(update={"n_trials": after.search.n_trials})
+        grown = before.model_copy(update={"search": more})
+        return after == grown and after.search.n_trials > before.search.n_trials
     if before.search is not None or after.search is not None:
         return False
     return {run.id for run in before.plan()} <= {run.id for run in after.plan()}
@@ -233,4 +243,4 @@ def _read(model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read: remove it to have its run tried again") from error
+        raise UserError(f"{path} is damaged: remove it, nothing else depends on it") from error

@@ -98,6 +98,7 @@ class _Worker:
         self.folder, self.n_threads, self.number = folder, n_threads, number
         self.task: Task | None = None
         self._process: BaseProcess | None = None
+        self._oom_kills, self._since = 0, time.monotonic()
 
     @property
     def run_id(self) -> str:

@@ -26,7 +26,7 @@ def next_attempt(status: RunStatus, launch: Launch) -> Attempt | Left:
     if status.state in (FINISHED, *AT_WORK):
         return Left(status.state)
     fresh = Attempt(
-        number=len(status.attempts) + 1,
+        number=status.attempts[-1].number + 1 if status.attempts else 1,
         where=launch.on,
         memory_mb=launch.memory_mb,
         minutes=launch.minutes,

@@ -140,7 +140,7 @@ def _submit_array(
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         for run_id, attempt in zip(ids, attempts, strict=True):
             folder.forget_attempt(run_id, attempt.number)
-        raise UserError(f"SLURM refuses: {_reason(str(error))}") from error
+        raise UserError(f"SLURM does not take the runs: {_reason(str(error))}") from error
     except OSError as error:
         raise UserError(f"cannot write {folder.slurm}: {error.strerror}") from error
     for run_id, attempt, submitted in zip(ids, attempts, jobs, strict=True):

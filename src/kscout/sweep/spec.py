@@ -102,7 +102,9 @@ class Sweep(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, seeds: Any) -> Any:
-        return list(range(seeds)) if type(seeds) is int and 0 < seeds <= MOST_SEEDS else seeds
+        if type(seeds) is int and not 0 < seeds <= MOST_SEEDS:
+            raise ValueError(f"valid is a number from 1 to {MOST_SEEDS}, or a list of seeds")
+        return list(range(seeds)) if type(seeds) is int else seeds
 
     @field_validator("zip")
     @classmethod
@@ -121,8 +123,7 @@ class Sweep(BaseModel):
             raise ValueError("exclude and seeds belong to a grid: valid with search is neither")
         if not (self.grid or self.zip or self.seeds or ranges):
             raise ValueError("nothing varies: valid is a grid with paths and values, zip or seeds")
-        paths = [*self.grid, *(path for group in self.zip for path in group), *ranges]
-        paths += ["seed"] * bool(self.seeds)
+        paths = [path for axis in self.axes for path in _paths_of(axis)] + [*ranges]
         twice = next((path for path in paths if paths.count(path) > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} varies twice: valid is once")
@@ -238,6 +239,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
         tree["base"] = read_tree(path.parent / base, Experiment)
     if isinstance(tree.get("base"), dict):
         tree["base"].pop("compare", None)  # a sweep compares its own runs
+        tree["base"].setdefault("name", "base")  # runs have names of their own
     set_paths(tree, overrides)
     return check(Sweep, tree, str(path))
 
@@ -256,6 +258,11 @@ def differences(before: Sweep, after: Sweep) -> list[str]:
         for path in dict.fromkeys([*old, *new])
         if old.get(path) != new.get(path)
     ]
+
+
+def _paths_of(axis: Sequence[Settings]) -> list[str]:
+    """What an axis sets, down to single values."""
+    return list(dict.fromkeys(path for settings in axis for path in _leaves(settings)))
 
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> Settings:

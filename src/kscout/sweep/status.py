@@ -19,7 +19,13 @@ from kscout.sweep.text import short_names, written
 
 FINISHED, WAITING, FAILED = "finished", "waiting", "failed"
 STATES = (FINISHED, RUNNING, QUEUED, WAITING, FAILED)
-STYLES = {FINISHED: "green", RUNNING: "cyan", QUEUED: "blue", WAITING: "", FAILED: "red"}
+STYLES = {
+    FINISHED: "green",
+    RUNNING: "cyan",
+    QUEUED: "blue",
+    FAILED: "red",
+    "interrupted": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,13 @@ class RunStatus:
 
     @property
     def label(self) -> str:
-        """The state, and the cause of what failed; a run that a search gave up is no failure."""
+        """The state, and the cause where there is one; what may simply go on has not failed."""
         if self.state != FAILED:
             return self.state
-        return causes.PRUNED if self.cause == causes.PRUNED else f"{FAILED}: {self.cause}"
+        if self.cause == causes.PRUNED:
+            return causes.PRUNED
+        how = "interrupted" if self.cause in causes.INTERRUPTIONS else FAILED
+        return f"{how}: {self.cause}"
 
     @property
     def n_epochs(self) -> int:
@@ -140,15 +149,17 @@ def settings_text(run: PlannedRun) -> str:
 
 
 def print_failures(folder: SweepFolder, states: Sequence[RunStatus], console: Console) -> None:
-    """Each way in which runs failed once, with a run to look at."""
+    """Each way in which runs failed once, with a run to look at; and what goes on."""
     alike: dict[tuple[str, str], list[RunStatus]] = {}
     for s in states:
-        if s.state == FAILED and s.cause != causes.PRUNED:
+        if s.state == FAILED and s.cause not in (causes.PRUNED, *causes.INTERRUPTIONS):
             alike.setdefault((s.cause or "", causes.told(s.error)), []).append(s)
     for (cause, error), runs in alike.items():
         text = f"{len(runs)} failed, {cause}{': ' + error if error else ''}"
         look = f"(kscout sweep logs {folder.path} {runs[0].id})"
         console.print(Text(f"{text} {look}", style="yellow"), soft_wrap=True)
+    if any(s.cause in causes.INTERRUPTIONS for s in states):
+        console.print(Text(f"interrupted runs go on: kscout sweep resume {folder.path}"))
 
 
 def read_logs(folder: SweepFolder, beginning: str) -> str:

@@ -33,8 +33,8 @@ def try_run(folder: SweepFolder, tree: Tree, attempt: Attempt, load: Load = load
     trainer = experiment.trainer.model_copy(update={"micro_batch": attempt.micro_batch})
     experiment = experiment.model_copy(update={"trainer": trainer})
     start = time.monotonic()
-    with _printing_to(folder.log(experiment.name)), _memory_limit(attempt):
-        cause, error = _outcome(folder, experiment, attempt.number, load)
+    with _printing_to(folder.log(experiment.name)):
+        cause, error = _outcome(folder, experiment, attempt, load)
     ended = Ended(
         cause=cause,
         error=error,
@@ -72,31 +72,35 @@ def remembering() -> Load:
 
 
 def _outcome(
-    folder: SweepFolder, experiment: Experiment, number: int, load: Load
+    folder: SweepFolder, experiment: Experiment, attempt: Attempt, load: Load
 ) -> tuple[str | None, str]:
     """Run an experiment; returns why it ended early, if it did, and its last lines."""
-    run, oom_kills = folder.run(experiment.name), causes.n_oom_kills()
+    run_id, number = experiment.name, attempt.number
+    run, oom_kills = folder.run(run_id), causes.n_oom_kills()
+    cause, error = None, ""
     try:
         print(f"attempt {number}", flush=True)
-        run_experiment(
-            experiment,
-            run.path,
-            Console(width=100),
-            load=load,
-            should_stop=lambda: folder.asked_to_stop(experiment.name, number) is not None,
-        )
-        return None, ""
+        with _memory_limit(attempt):  # which must be gone before what it led to is looked at
+            run_experiment(
+                experiment,
+                run.path,
+                Console(width=100),
+                load=load,
+                should_stop=lambda: folder.asked_to_stop(run_id, number) is not None,
+            )
     except Stopped:
-        return folder.asked_to_stop(experiment.name, number) or causes.CANCELLED, ""
+        cause = folder.asked_to_stop(run_id, number) or causes.CANCELLED
     except Exception as raised:
         cause, error = causes.cause_of(raised), causes.last_lines(raised)
         if cause == causes.KILLED and causes.n_oom_kills() > oom_kills:
             cause = causes.OUT_OF_MEMORY
         if run.is_locked:  # an earlier try, given up for lost, is at it
             cause = causes.CANCELLED
-        with suppress(OSError):
-            print(error, file=sys.stderr, flush=True)
-        return cause, error
+    with suppress(OSError):
+        print(
+            "\n".join(filter(None, (error, f"attempt {number}: {cause or 'finished'}"))), flush=True
+        )
+    return cause, error
 
 
 def job(folder: Path, tree: Tree, attempt: Tree) -> None:
