@@ -63,6 +63,17 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert finished == ends.count("COMPLETE")
 
 
+def test_a_search_grows_by_more_trials(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "search")
+    folder.claim(Sweep.model_validate(SEARCH))
+    more = SEARCH | {"search": SEARCH["search"] | {"n_trials": 20}}
+    folder.refuse_other(Sweep.model_validate(more))
+    for other in ({"n_trials": 3}, {"n_trials": 20, "seed": 1}):
+        changed = Sweep.model_validate(SEARCH | {"search": SEARCH["search"] | other})
+        with pytest.raises(UserError, match="holds another sweep"):
+            folder.refuse_other(changed)
+
+
 def test_choices_keep_to_lists_and_ranges() -> None:
     import optuna
 
