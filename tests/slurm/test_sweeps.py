@@ -122,7 +122,7 @@ def test_a_preempted_run_goes_on_from_its_checkpoint(tmp_path: Path, slurm: Clus
     after = (folder.run(run.id).path / "metrics.csv").read_text().splitlines()
     assert after[: len(before)] == before  # seconds and all: no epoch was done twice
     assert len(after) == 1 + 25
-    assert folder.log(run.id).read_text().count("attempt 1") == 2
+    assert folder.log(run.id).read_text().splitlines().count("attempt 1") == 2
 
 
 def test_a_lost_node_is_told_and_survived(tmp_path: Path, slurm: Cluster) -> None:
