@@ -49,6 +49,11 @@ def remove_partials(folder: Path) -> None:
         _remove(path)
 
 
+def is_unused(folder: Path) -> bool:
+    """Whether nothing but locks and parts, which are hidden, is in a folder, if there is one."""
+    return not folder.is_dir() or all(entry.name[0] == "." for entry in folder.iterdir())
+
+
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
     """Hold ``folder/.lock`` until the block ends, or the process does, however it does.

@@ -27,6 +27,7 @@ from pydantic import (
 from kscout.data import DATA
 from kscout.errors import UserError
 from kscout.learning.closed_form import fit_closed_form
+from kscout.learning.distribute import check_share
 from kscout.learning.search import search_tiles
 from kscout.recon import RECONSTRUCTORS
 from kscout.sampling import SAMPLERS, Budget
@@ -164,12 +165,10 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _shared_alike(self) -> "Experiment":
-        n_processes = self.trainer.n_devices * self.trainer.n_nodes
-        if self.training.batch_size % n_processes:
-            raise ValueError(
-                f"training.batch_size {self.training.batch_size} cannot be shared by {n_processes} "
-                f"processes (trainer.n_devices x n_nodes): valid is a multiple of {n_processes}"
-            )
+        try:
+            check_share(self.training.batch_size, self.trainer.n_devices * self.trainer.n_nodes)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def compared(self, name: str) -> "Experiment":

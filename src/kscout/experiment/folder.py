@@ -85,7 +85,7 @@ class RunFolder:
                     f"{self.path} holds another experiment ({', '.join(changed)} differ): "
                     "choose another --out, or remove that folder"
                 )
-        elif self.path.is_dir() and any(entry.name[0] != "." for entry in self.path.iterdir()):
+        elif not atomic.is_unused(self.path):
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
         parent = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -20,6 +20,7 @@ from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.learning.closed_form import fit_closed_form
+from kscout.learning.distribute import started_by_slurm
 from kscout.learning.search import RankedTile
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
@@ -84,10 +85,6 @@ def run_experiment(
 def _rank(experiment: Experiment) -> int:
     """Of this process, where SLURM has started all those of a training."""
     n_devices, n_nodes = experiment.trainer.n_devices, experiment.trainer.n_nodes
-    if n_devices * n_nodes == 1:
-        return 0
-    from kscout.learning.distribute import started_by_slurm  # takes seconds to import
-
     return int(os.environ["SLURM_PROCID"]) if started_by_slurm(n_devices, n_nodes) else 0
 
 
@@ -221,12 +218,14 @@ class Method:
         if self.sampler is None:
             self.search(splits, console)
         assert self.sampler is not None
-        epochs = self.epochs
-        if epochs and any(True for m in (self.sampler, self.reconstructor) for _ in m.parameters()):
+        parts = (self.sampler, self.reconstructor)
+        if self.epochs and any(True for part in parts for _ in part.parameters()):
             if training.start == "closed_form":
                 self._fit_closed_form(splits["train"], console)
-            self._descend(run, splits, epochs, console, should_stop)
-        if training.finish == "closed_form" or (training.start == "closed_form" and not epochs):
+            self._descend(run, splits, console, should_stop)
+        if training.finish == "closed_form" or (
+            training.start == "closed_form" and not self.epochs
+        ):
             self._fit_closed_form(splits["train"], console)
 
     def search(self, splits: Splits, console: Console) -> list[RankedTile]:
@@ -273,7 +272,6 @@ class Method:
         self,
         run: RunFolder,
         splits: Splits,
-        epochs: int,
         console: Console,
         should_stop: Callable[[], bool] | None,
     ) -> None:
@@ -288,7 +286,7 @@ class Method:
             splits["val"],
             folder=run.path,
             seed=self.experiment.seed,
-            epochs=epochs,
+            epochs=self.epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
             mask_learning_rate=training.mask_learning_rate,

@@ -28,11 +28,7 @@ ShouldStop = Callable[[], bool]
 def check_processes(batch_size: int, n_devices: int, n_nodes: int) -> None:
     """Raise ``UserError`` if a training cannot be shared so."""
     n_processes = n_devices * n_nodes
-    if batch_size % n_processes:
-        raise UserError(
-            f"training.batch_size {batch_size} cannot be shared by {n_processes} processes "
-            f"(trainer.n_devices x n_nodes): valid is a multiple of {n_processes}"
-        )
+    check_share(batch_size, n_processes)
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if n_gpus is not None and n_devices > n_gpus:
         raise UserError(f"trainer.n_devices {n_devices} is more than the GPUs here: {n_gpus}")
@@ -44,6 +40,15 @@ def check_processes(batch_size: int, n_devices: int, n_nodes: int) -> None:
     if n_processes > 1 and started_by_slurm(n_devices, n_nodes):
         _check_slurm_shape("SLURM_NNODES", "nodes", n_nodes)
         _check_slurm_shape("SLURM_NTASKS_PER_NODE", "ntasks-per-node", n_devices)
+
+
+def check_share(batch_size: int, n_processes: int) -> None:
+    """Raise ``UserError`` if a batch cannot be shared evenly."""
+    if batch_size % n_processes:
+        raise UserError(
+            f"training.batch_size {batch_size} cannot be shared by {n_processes} processes "
+            f"(trainer.n_devices x n_nodes): valid is a multiple of {n_processes}"
+        )
 
 
 def _check_slurm_shape(variable: str, option: str, needed: int) -> None:

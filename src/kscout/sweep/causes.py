@@ -17,9 +17,8 @@ KILLED = "killed"
 CANCELLED = "cancelled"
 PRUNED = "pruned"
 STORAGE = "storage"
-ERROR = "error"
-
 LOST_CONNECTION = "lost connection"
+ERROR = "error"
 
 INTERRUPTIONS = (
     TIME_LIMIT,

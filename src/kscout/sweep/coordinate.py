@@ -1,15 +1,14 @@
 """Bring a sweep as far as it will go: decide what to try, hand it out, look on."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
 
 from kscout.errors import UserError
 from kscout.sweep import causes
-from kscout.sweep.folder import Attempt, Ended, SweepFolder, epochs_done
+from kscout.sweep.folder import Attempt, Ended, SweepFolder
 from kscout.sweep.launch import Launch
 from kscout.sweep.local import Task, n_cores, run_local
 from kscout.sweep.plan import refuse_impossible
@@ -70,47 +69,53 @@ def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> bool:
         raise UserError(f"trainer.n_nodes {trainer.n_nodes} needs a cluster: valid is --on slurm")
     folder.keep_launch(launch)
     folder.cancel_marker.unlink(missing_ok=True)
-    _settle(folder)
+    planned = folder.planned()
+    _settle(folder, planned)
     at_once = launch.at_once or max(1, n_cores() // trainer.n_devices)
     if sweep.search is not None:
-        _search(folder, launch, at_once, console)
-    elif not _run_grid(folder, launch, at_once, console):
+        planned = _search(folder, launch, at_once, console)
+    elif not _run_grid(folder, planned, launch, at_once, console):
         return True
-    states = run_states(folder, folder.planned())
+    states = run_states(folder, planned)
     console.print(overview(states))
     print_failures(folder, states, console)
     console.print(f"table and report: kscout sweep table {folder.path}", soft_wrap=True)
     return not any(s.state == FAILED and s.cause != causes.PRUNED for s in states)
 
 
-def _settle(folder: SweepFolder) -> None:
+def _settle(folder: SweepFolder, planned: Sequence[PlannedRun]) -> None:
     """Write down what became of tries that an earlier coordinator was killed over.
 
     Called by the only coordinator, so nobody else will.
     """
     deadline = time.monotonic() + PATIENCE
     arrays: dict[str, str | None] = {}
-    for run in folder.planned():
-        last = next(iter(folder.attempts(run.id)[-1:]), None)
-        if last is None or last.job or folder.ended(run.id, last.number):
+    for run_id in (run.id for run in planned):
+        last = next(iter(folder.attempts(run_id)[-1:]), None)
+        if last is None or last.job or folder.ended(run_id, last.number):
             continue
         if last.array:
             if last.array not in arrays:
                 arrays[last.array] = find_jobs(last.array)
             if found := arrays[last.array]:
                 job = found if last.place is None else f"{found}_{last.place}"
-                folder.add_attempt(run.id, last.model_copy(update={"job": job}))
+                folder.add_attempt(run_id, last.model_copy(update={"job": job}))
                 continue
-        while folder.run(run.id).is_locked and time.monotonic() < deadline:
+        run = folder.run(run_id)
+        while run.is_locked and time.monotonic() < deadline:
             time.sleep(0.1)  # its worker is about to notice
-        if not folder.run(run.id).is_locked and folder.run(run.id).state != FINISHED:
-            ended = Ended(cause=causes.KILLED, epochs=epochs_done(folder.run(run.id).path))
-            folder.end(run.id, last.number, ended)
+        if not run.is_locked and run.state != FINISHED:
+            folder.end(run_id, last.number, Ended(cause=causes.KILLED))
 
 
-def _run_grid(folder: SweepFolder, launch: Launch, at_once: int, console: Console) -> bool:
+def _run_grid(
+    folder: SweepFolder,
+    planned: Sequence[PlannedRun],
+    launch: Launch,
+    at_once: int,
+    console: Console,
+) -> bool:
     """Whether all has ended; on SLURM it is only handed in."""
-    planned = folder.planned()
     states = run_states(folder, planned)
     tasks = choose(states, launch, console)
     if tasks and launch.on == "slurm":
@@ -119,36 +124,41 @@ def _run_grid(folder: SweepFolder, launch: Launch, at_once: int, console: Consol
         console.print(f"{len(tasks)} runs are with SLURM: kscout sweep status {folder.path}")
         return False
     if tasks:
-        with watching(folder, {run.id: run for run in planned}, console) as (tick, done):
-            run_local(folder, tasks, min(at_once, len(tasks)), tick, done)
+        with Watch(folder, {run.id: run for run in planned}, console) as watch:
+            run_local(folder, tasks, min(at_once, len(tasks)), watch.look, watch.end)
     return True
 
 
-def _search(folder: SweepFolder, launch: Launch, at_once: int, console: Console) -> None:
+def _search(
+    folder: SweepFolder, launch: Launch, at_once: int, console: Console
+) -> list[PlannedRun]:
+    """Every run that the search has chosen, in this session or before."""
     from kscout.sweep.search import StudyOfRuns
 
     study = StudyOfRuns(folder, launch)
-    with watching(folder, study.plans, console) as (tick, done):
+    with Watch(folder, study.plans, console) as watch:
 
         def look(at_work: Sequence[str]) -> None:
             study.report(at_work)
-            tick(at_work)
+            watch.look(at_work)
 
         def end(run_id: str, ended: Ended) -> None:
-            study.close(run_id)
-            done(run_id, ended)
+            study.close(watch.end(run_id, ended))
 
-        def look_from_afar(at_work: Sequence[str]) -> None:
-            states = run_states(folder, [study.plans[run_id] for run_id in at_work])
-            look([s.id for s in states if s.state in AT_WORK])
+        def look_from_afar(run_ids: Sequence[str]) -> None:
+            states = watch.now(run_ids)
+            study.report([s.id for s in states if s.state in AT_WORK])
+            watch.show(states)
             for status in states:
                 if status.state not in AT_WORK:
-                    end(status.id, Ended(cause=status.cause))
+                    study.close(status)
+                    watch.say(status.id, Ended(cause=status.cause))
 
         if launch.on == "slurm":
             run_watched(folder, study.tasks(), launch, study.at_work.keys(), look_from_afar)
         else:
             run_local(folder, study.tasks(), at_once, look, end)
+    return [*study.plans.values()]
 
 
 def choose(states: Sequence[RunStatus], launch: Launch, console: Console) -> list[Task]:
@@ -166,43 +176,56 @@ def choose(states: Sequence[RunStatus], launch: Launch, console: Console) -> lis
     return tasks
 
 
-Tick = Callable[[Sequence[str]], None]
-Done = Callable[[str, Ended], None]
-
-
-@contextmanager
-def watching(
-    folder: SweepFolder, plans: Mapping[str, PlannedRun], console: Console
-) -> Iterator[tuple[Tick, Done]]:
-    """Show how runs get on: live in a terminal, else a line for each that ends.
+class Watch:
+    """Shows how runs get on: live in a terminal, else a line for each that ends.
 
     Parameters
     ----------
     plans : by id; may grow meanwhile
-
-    Yields
-    ------
-    what to call with the runs at work now and then, and with each that ended; the first raises
-    ``KeyboardInterrupt`` once the sweep is cancelled
     """
-    states = {status.id: status for status in run_states(folder, [*plans.values()])}
-    with Live(console=console, transient=True, auto_refresh=False) as live:
 
-        def tick(at_work: Sequence[str]) -> None:
-            if folder.cancel_marker.exists():
-                raise KeyboardInterrupt
-            if console.is_terminal:
-                fresh = run_states(folder, [plans[run_id] for run_id in at_work])
-                states.update({status.id: status for status in fresh})
-                live.update(overview(list(states.values())), refresh=True)
+    def __init__(
+        self, folder: SweepFolder, plans: Mapping[str, PlannedRun], console: Console
+    ) -> None:
+        self.folder, self.plans, self.console = folder, plans, console
+        self._states = {status.id: status for status in self.now([*plans])}
+        self._live = Live(console=console, transient=True, auto_refresh=False)
 
-        def done(run_id: str, ended: Ended) -> None:
-            states.update({run_id: run_states(folder, [plans[run_id]])[0]})
-            if not console.is_terminal:
-                took = f" ({ended.seconds:.1f} s)" if ended.seconds else ""
-                console.print(f"{run_id} {ended.cause or 'finished'}{took}", highlight=False)
+    def __enter__(self) -> "Watch":
+        self._live.start()
+        return self
 
-        yield tick, done
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def now(self, run_ids: Sequence[str]) -> list[RunStatus]:
+        """The states of runs at this moment."""
+        return run_states(self.folder, [self.plans[run_id] for run_id in run_ids])
+
+    def show(self, states: Sequence[RunStatus]) -> None:
+        """Draw the overview anew; ``KeyboardInterrupt`` once the sweep is cancelled."""
+        if self.folder.cancel_marker.exists():
+            raise KeyboardInterrupt
+        self._states.update({status.id: status for status in states})
+        if self.console.is_terminal:
+            self._live.update(overview(list(self._states.values())), refresh=True)
+
+    def look(self, run_ids: Sequence[str]) -> None:
+        """Look at runs at work, and show them."""
+        self.show(self.now(run_ids))
+
+    def end(self, run_id: str, ended: Ended) -> RunStatus:
+        """Take note of a run that ended, and say so."""
+        (status,) = self.now([run_id])
+        self._states[run_id] = status
+        self.say(run_id, ended)
+        return status
+
+    def say(self, run_id: str, ended: Ended) -> None:
+        """A line for a run that ended, where nobody looks at a terminal."""
+        if not self.console.is_terminal:
+            took = f" ({ended.seconds:.1f} s)" if ended.seconds else ""
+            self.console.print(f"{run_id} {ended.cause or 'finished'}{took}", highlight=False)
 
 
 def show_status(folder: SweepFolder, watch: bool, console: Console) -> None:
@@ -232,6 +255,5 @@ def cancel(folder: SweepFolder) -> int:
     if on_slurm:
         cancel_jobs([status.attempts[-1].job or "" for status in on_slurm])
         for status in on_slurm:
-            ended = Ended(cause=causes.CANCELLED, epochs=status.epochs)
-            folder.end(status.id, status.attempts[-1].number, ended)
+            folder.end(status.id, status.attempts[-1].number, Ended(cause=causes.CANCELLED))
     return len(active)

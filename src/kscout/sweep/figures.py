@@ -48,13 +48,14 @@ COLORS, INK = "viridis_r", "#1c2530"
 
 
 class _Scored(NamedTuple):
-    """Runs that can be drawn, the best first, and their metric."""
+    """Runs that can be drawn, the best first, their metric, and short names of what varies."""
 
     table: "pd.DataFrame"
     column: str
     metric: Scale
     is_log: bool
     title: str
+    names: dict[str, str]
 
 
 def _scored(frame: "pd.DataFrame", column: str) -> _Scored | None:
@@ -66,7 +67,9 @@ def _scored(frame: "pd.DataFrame", column: str) -> _Scored | None:
     if not len(table) or not varied(table):
         return None
     scale = number_scale(values(table, column), is_log)
-    return _Scored(table, column, scale, is_log, f"{metric.title} on {split}")
+    every = short_names(varied(frame))
+    names = {path: every[path] for path in varied(table)}
+    return _Scored(table, column, scale, is_log, f"{metric.title} on {split}", names)
 
 
 class _Panel(NamedTuple):
@@ -95,9 +98,7 @@ def marginal_effects(frame: "pd.DataFrame", metric: str) -> "Figure | None":
     scored = _scored(frame, metric)
     if scored is None:
         return None
-    names = short_names(varied(frame))
-    shown = [path for path in names if path in varied(scored.table)]
-    panels = [_panel(names[path], scored.table, path) for path in shown]
+    panels = [_panel(name, scored.table, path) for path, name in scored.names.items()]
     lines = [_stretched(line) for line in _in_lines(panels)]
     foot = [max(_foot(panel) for panel in line) for line in lines]
     figure = new_figure(
@@ -236,13 +237,11 @@ def parallel_coordinates(frame: "pd.DataFrame", metric: str) -> "Figure | None":
     if scored is None:
         return None
     best_high = describe(metric)[0].best is max
-    names = short_names(varied(frame))
-    shown = [path for path in names if path in varied(scored.table)]
-    scales = [setting_scale(values(scored.table, path)) for path in shown]
+    scales = [setting_scale(values(scored.table, path)) for path in scored.names]
     places = [_heights(s) if s.is_numeric else _step_heights(s) for s in scales]
     places.append(_heights(scored.metric, flipped=not best_high))
     step = float(np.clip((WIDTH - EDGE - FOR_LABELS) / (len(places) - 1), *STEP_OF_AXES))
-    titles = [_wrap_words(name, 110) for name in [*(names[p] for p in shown), scored.title]]
+    titles = [_wrap_words(name, 110) for name in [*scored.names.values(), scored.title]]
     head = LINE * n_lines(titles) + GAP
     length = step * (len(places) - 1)
     figure = new_figure(EDGE + length + FOR_LABELS, head + AXIS_HEIGHT + 2 * GAP)

@@ -104,7 +104,7 @@ class SweepFolder:
         A sweep may grow: one that still has every run that it had before is the same.
         """
         if not (self.path / "sweep.yaml").exists():
-            if self.path.is_dir() and any(entry.name[0] != "." for entry in self.path.iterdir()):
+            if not atomic.is_unused(self.path):
                 raise UserError(
                     f"{self.path} is not empty and holds no sweep: choose another --out"
                 )
@@ -191,8 +191,12 @@ class SweepFolder:
         except UserError as error:
             return Ended(cause=causes.KILLED, error=str(error))
 
-    def end(self, run_id: str, number: int, ended: Ended) -> None:
+    def end(self, run_id: str, number: int, ended: Ended) -> Ended:
+        """Write down how a try ended, with the epochs that the run has behind it now."""
+        epochs = epochs_done(self.run(run_id).path)
+        ended = ended.model_copy(update={"epochs": epochs})
         self._write(self._attempt(run_id, number, "ended.json"), ended.model_dump())
+        return ended
 
     def ask_to_stop(self, run_id: str, number: int, cause: str) -> None:
         """Have a try end after its epoch, for the cause given."""

@@ -65,9 +65,34 @@ def every_run(frame: "pd.DataFrame", column: str) -> Grid:
     return Grid([*known, *_setting_headings(frame, paths), *_score_headings(column)], lines)
 
 
-def best_groups(frame: "pd.DataFrame", group_by: Sequence[str], column: str) -> Grid:
+class BestGroups(NamedTuple):
+    """The best of each group written out.
+
+    Attributes
+    ----------
+    title : ``best of each sampler.kind, chosen by validation loss``
+    notes : what a reader must know to judge it, one line each
+    """
+
+    title: str
+    grid: Grid
+    notes: list[str]
+
+
+def best_groups(frame: "pd.DataFrame", group_by: Sequence[str], column: str) -> BestGroups:
     """:func:`best_per_group` written out."""
     table = best_per_group(frame, group_by, column)
+    made = choice(frame, group_by, column)
+    return BestGroups(
+        _title(table, group_by, made),
+        _groups_grid(frame, table, group_by, column),
+        _notes(frame, table, group_by, made),
+    )
+
+
+def _groups_grid(
+    frame: "pd.DataFrame", table: "pd.DataFrame", group_by: Sequence[str], column: str
+) -> Grid:
     repeated, is_choice = is_repeated(frame, group_by), _is_choice(table)
     paths = [path for path in varied(frame) if path in table.columns]
     paths.sort(key=lambda path: path not in group_by)
@@ -91,23 +116,22 @@ def best_groups(frame: "pd.DataFrame", group_by: Sequence[str], column: str) -> 
     return Grid([*headings, *_score_headings(column), last], lines)
 
 
-def groups_title(frame: "pd.DataFrame", group_by: Sequence[str], column: str) -> str:
-    """``best of each sampler.kind, chosen by validation loss``."""
+def _title(table: "pd.DataFrame", group_by: Sequence[str], made: Choice) -> str:
     title = f"best of each {', '.join(group_by)}"
-    if not _is_choice(best_per_group(frame, group_by, column)):
+    if not _is_choice(table):
         return title
-    by = choice(frame, group_by, column).column
-    return f"{title}, chosen {'by validation loss' if by == VAL_LOSS else 'on the test data'}"
+    how = "by validation loss" if made.column == VAL_LOSS else "on the test data"
+    return f"{title}, chosen {how}"
 
 
 def _is_choice(table: "pd.DataFrame") -> bool:
     return bool((table["n_settings"] > 1).any())
 
 
-def group_notes(frame: "pd.DataFrame", group_by: Sequence[str], column: str) -> list[str]:
-    """What a reader must know to judge :func:`best_groups`, one line each."""
-    table = best_per_group(frame, group_by, column)
-    found = _choice_notes(table, choice(frame, group_by, column)) if _is_choice(table) else []
+def _notes(
+    frame: "pd.DataFrame", table: "pd.DataFrame", group_by: Sequence[str], made: Choice
+) -> list[str]:
+    found = _choice_notes(table, made) if _is_choice(table) else []
     if not is_repeated(frame, group_by):
         return found
     found.append(

@@ -8,8 +8,8 @@ from kscout.report.html import Picture, picture, write_page
 from kscout.report.table import plural
 from kscout.sweep import figures
 from kscout.sweep.causes import PRUNED, told
-from kscout.sweep.grid import best_groups, best_runs, every_run, group_notes, groups_title
-from kscout.sweep.ranking import MAIN, check_groups, conditions, metric_column, settings, values
+from kscout.sweep.grid import BestGroups, best_groups, best_runs, every_run
+from kscout.sweep.ranking import check_groups, conditions, metric_column, settings, values
 from kscout.sweep.scales import setting_scale
 from kscout.sweep.table import counted
 from kscout.sweep.text import duration
@@ -78,7 +78,6 @@ def write_report(
         name=name,
         counted=counted(table),
         swept=list(_swept(table)),
-        title=groups_title(table, groups, column),
         best=list(_best(table, groups, metric)),
         pictures=_pictures(table, column, out.parent / "figures"),
         top=best_runs(table, column, TOP),
@@ -107,14 +106,12 @@ def _swept(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 
 def _best(
     table: "pd.DataFrame", groups: Sequence[str], metric: str
-) -> Iterator[tuple[str, Any, list[str]]]:
-    """The best of each group on every test condition."""
+) -> Iterator[tuple[str, BestGroups]]:
+    """The best of each group on every test condition, the main one first."""
     if not groups or not (table["state"] == "finished").any():
         return
     for split in conditions(table):
-        column = metric_column(table, metric, split)
-        notes = group_notes(table, groups, column) if split == MAIN else []
-        yield split, best_groups(table, groups, column), notes
+        yield split, best_groups(table, groups, metric_column(table, metric, split))
 
 
 def _pictures(table: "pd.DataFrame", column: str, folder: Path) -> list[tuple[str, Picture]]:

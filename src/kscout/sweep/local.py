@@ -14,7 +14,7 @@ from typing import Any
 
 from kscout.errors import UserError
 from kscout.sweep import causes
-from kscout.sweep.folder import Attempt, Ended, SweepFolder, epochs_done
+from kscout.sweep.folder import Attempt, Ended, SweepFolder
 
 Task = tuple[dict[str, Any], Attempt]
 """An experiment as plain values, its name the run's id, and the try to make of it."""
@@ -179,10 +179,8 @@ class _Worker:
         number = self.task[1].number
         written = self.folder.ended(self.run_id, number)
         if written is None:
-            epochs = epochs_done(self.folder.run(self.run_id).path)
-            seconds = time.monotonic() - self._since
-            written = ended.model_copy(update={"epochs": epochs, "seconds": seconds})
-            self.folder.end(self.run_id, number, written)
+            ended = ended.model_copy(update={"seconds": time.monotonic() - self._since})
+            written = self.folder.end(self.run_id, number, ended)
         return written
 
 

@@ -20,7 +20,7 @@ from kscout.sweep.local import n_cores
 from kscout.sweep.spec import PlannedRun, Sweep
 from kscout.sweep.status import settings_text
 from kscout.sweep.text import duration, written
-from kscout.sweep.work import remembering
+from kscout.sweep.work import remembering, source
 
 PROBED = (100, 4)
 """Slices and batches of training data that a probe takes, whichever are more."""
@@ -76,7 +76,7 @@ def refuse_impossible(
     """
     load, wrong = remembering(), []
     with progress_bar(console, "checking") as show:
-        for i, run in enumerate(sorted(planned, key=_source)):
+        for i, run in enumerate(_by_source(planned)):
             splits = load(run.experiment, Console(quiet=True))
             try:
                 method = Method.of(run.experiment, splits)
@@ -110,7 +110,7 @@ def probe(planned: Sequence[PlannedRun], n: int, console: Console) -> list[float
     torch.set_num_threads(1)
     try:
         with progress_bar(console, "timing") as show:
-            for i, run in enumerate(sorted(chosen, key=_source)):
+            for i, run in enumerate(_by_source(chosen)):
                 try:
                     splits = load(run.experiment, Console(quiet=True))
                     seconds.append(_seconds(run.experiment, splits))
@@ -143,5 +143,6 @@ def _seconds(experiment: Experiment, splits: Splits) -> float:
     return fitted - start - sum(epochs) + (trained + tested) / share
 
 
-def _source(run: PlannedRun) -> str:
-    return str(run.experiment.data.model_dump_json())
+def _by_source(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs on the same data one after another, so that it is loaded once."""
+    return sorted(planned, key=lambda run: source(run.experiment))

@@ -92,10 +92,9 @@ class StudyOfRuns:
             if trial.should_prune() and not self.folder.asked_to_stop(run_id, attempt):
                 self.folder.ask_to_stop(run_id, attempt, causes.PRUNED)
 
-    def close(self, run_id: str) -> None:
+    def close(self, status: RunStatus) -> None:
         """Tell the study what became of a run that is no longer at work."""
-        status = run_states(self.folder, [self.plans[run_id]])[0]
-        for number in self.at_work.pop(run_id):
+        for number in self.at_work.pop(status.id):
             self._end(number, status)
 
     def _end(self, number: int, status: RunStatus) -> None:

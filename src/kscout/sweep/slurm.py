@@ -15,7 +15,7 @@ from io import StringIO
 from itertools import groupby
 from typing import Any
 
-from kscout.errors import UserError
+from kscout.errors import StorageError, UserError
 from kscout.sweep import causes
 from kscout.sweep.folder import Attempt, SweepFolder
 from kscout.sweep.launch import Launch
@@ -142,7 +142,7 @@ def _submit_array(
             folder.forget_attempt(run_id, attempt.number)
         raise UserError(f"SLURM does not take the runs: {_reason(str(error))}") from error
     except OSError as error:
-        raise UserError(f"cannot write {folder.slurm}: {error.strerror}") from error
+        raise StorageError(f"cannot write {folder.slurm}: {error.strerror}") from error
     for run_id, attempt, submitted in zip(ids, attempts, jobs, strict=True):
         folder.add_attempt(run_id, attempt.model_copy(update={"job": submitted.job_id}))
     return str(jobs[0].job_id).split("_")[0]

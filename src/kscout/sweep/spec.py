@@ -153,8 +153,14 @@ class Sweep(BaseModel):
 
     def planned(self, changes: Mapping[str, Any]) -> "PlannedRun":
         """The run with these changes to the base; ``UserError`` if it is no valid experiment."""
+        return self._run(changes, self._changed(changes))
+
+    def _changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         tree = deepcopy(self.base)
         assign(tree, changes)
+        return tree
+
+    def _run(self, changes: Mapping[str, Any], tree: dict[str, Any]) -> "PlannedRun":
         said = " ".join(f"{path}={value}" for path, value in changes.items())
         experiment = check(Experiment, tree, f"run with {said}")
         digest = experiment.digest()
@@ -193,12 +199,11 @@ class Sweep(BaseModel):
         matched = [False] * len(self.exclude)
         for combination in product(*self.axes):
             changes = {path: value for part in combination for path, value in part.items()}
-            tree = deepcopy(self.base)
-            assign(tree, changes)
+            tree = self._changed(changes)
             hits = [_matches(tree, rule) for rule in self.exclude]
             matched = [before or now for before, now in zip(matched, hits, strict=True)]
             if not any(hits):
-                run = self.planned(changes)
+                run = self._run(changes, tree)
                 runs.setdefault(run.id, run)
         for rule, hit in zip(self.exclude, matched, strict=True):
             if not hit:

@@ -94,7 +94,7 @@ def _run_state(
     if not tries:
         return status(WAITING)
     last = tries[-1]
-    ended = folder.ended(planned.id, last.number)
+    ended = folder.ended(planned.id, last.number)  # perhaps only since SLURM was asked
     if ended is not None:
         return status(FAILED, ended.cause, ended.error) if ended.cause else status(WAITING)
     if last.job is None:

@@ -18,7 +18,7 @@ from kscout.report import Run, load_runs
 from kscout.report.table import METRICS, WIDE, Cell, plural, splits
 from kscout.sweep.causes import PRUNED
 from kscout.sweep.folder import SweepFolder, validation_losses
-from kscout.sweep.grid import Grid, Heading, best_groups, best_runs, group_notes, groups_title
+from kscout.sweep.grid import Grid, Heading, best_groups, best_runs
 from kscout.sweep.ranking import MAIN, VAL_LOSS, check_groups, describe, metric_column, ranked
 from kscout.sweep.status import FAILED, FINISHED, STATES, RunStatus
 from kscout.sweep.text import NONE
@@ -193,9 +193,9 @@ def print_table(
         are = "is" if left == 1 else "are"
         console.print(Text(f"{plural(left, 'run')} {are} not shown: all are in table.csv"))
     if groups:
-        title = f"{groups_title(table, groups, column)}\n{measure} on {MAIN}"
-        console.print(_drawn(best_groups(table, groups, column), title, console))
-        for note in group_notes(table, groups, column):
+        best = best_groups(table, groups, column)
+        console.print(_drawn(best.grid, f"{best.title}\n{measure} on {MAIN}", console))
+        for note in best.notes:
             console.print(Text(f"note: {note}", style="yellow"))
 
 

@@ -35,18 +35,13 @@ def try_run(folder: SweepFolder, tree: Tree, attempt: Attempt, load: Load = load
     start = time.monotonic()
     with _printing_to(folder.log(experiment.name)):
         cause, error = _outcome(folder, experiment, attempt, load)
-    ended = Ended(
-        cause=cause,
-        error=error,
-        seconds=time.monotonic() - start,
-        epochs=epochs_done(folder.run(experiment.name).path),
-    )
+    ended = Ended(cause=cause, error=error, seconds=time.monotonic() - start)
     with suppress(UserError):  # on a full disk, whoever waits is told by the answer alone
-        _write(folder, experiment.name, attempt.number, ended)
+        ended = _write(folder, experiment.name, attempt.number, ended)
     return ended
 
 
-def _write(folder: SweepFolder, run_id: str, number: int, ended: Ended) -> None:
+def _write(folder: SweepFolder, run_id: str, number: int, ended: Ended) -> Ended:
     """Write down how a try ended: by the one of its processes that knows.
 
     Those that only lost their connection to it know nothing; if nobody does, SLURM will.
@@ -54,7 +49,13 @@ def _write(folder: SweepFolder, run_id: str, number: int, ended: Ended) -> None:
     rank = int(os.environ.get("SLURM_PROCID", 0))
     is_first = rank == 0 or (ended.cause and folder.ended(run_id, number) is None)
     if is_first and ended.cause != causes.LOST_CONNECTION:
-        folder.end(run_id, number, ended)
+        return folder.end(run_id, number, ended)
+    return ended
+
+
+def source(experiment: Experiment) -> str:
+    """What tells whether two experiments use the same data."""
+    return str(experiment.data.model_dump_json())
 
 
 def remembering() -> Load:
@@ -62,7 +63,7 @@ def remembering() -> Load:
     kept: dict[str, Splits] = {}
 
     def load(experiment: Experiment, console: Console) -> Splits:
-        key = str(experiment.data.model_dump_json())
+        key = source(experiment)
         if key not in kept:
             kept.clear()
             kept[key] = load_data(experiment, console)
