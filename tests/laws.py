@@ -58,13 +58,18 @@ def exact_budget(mask: Tensor, budget: Budget) -> None:
     assert mask.bool()[budget.acs].all()
 
 
-def data_consistent(reconstructor: Reconstructor, kspace: Tensor, mask: Tensor) -> None:
-    """The acquired points come back bit for bit, in the shape and dtype in which they went in."""
-    acquired = kspace * mask
-    completed = reconstructor(acquired, mask)
+def completes(reconstructor: Reconstructor, kspace: Tensor, mask: Tensor) -> Tensor:
+    """Finite k-space in the shape and dtype in which it went in; returns it."""
+    completed: Tensor = reconstructor(kspace * mask, mask)
     assert completed.shape == kspace.shape
     assert completed.dtype == kspace.dtype
     assert completed.isfinite().all()
+    return completed
+
+
+def data_consistent(reconstructor: Reconstructor, kspace: Tensor, mask: Tensor) -> None:
+    """It completes k-space, and the acquired points come back bit for bit."""
+    completed = completes(reconstructor, kspace, mask)
     where = mask.bool().expand(kspace.shape)
     assert torch.equal(completed[where], kspace[where])
 

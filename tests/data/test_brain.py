@@ -12,6 +12,7 @@ from kscout.data.anatomy import SHAPE, Anatomy, deform, icbm152, spm_tpm
 from kscout.data.brain import brain
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
+from kscout.physics.fourier import kspace_to_image
 
 SMALL = {"n_train": 2, "n_val": 1, "n_test": 1, "n_coils": 3, "slices": (60, 63)}
 
@@ -23,11 +24,12 @@ def splits():
 
 
 def test_every_source_takes_keywords_only_and_says_what_they_are():
-    for source in DATA.values():
+    for kind, source in DATA.items():
         for option in inspect.signature(source).parameters.values():
             assert option.kind is option.KEYWORD_ONLY
             assert option.annotation.__metadata__[0].description
-            assert option.default is not option.empty
+            needed = option.default is option.empty
+            assert needed == ((kind, option.name) == ("knees", "path"))
 
 
 def test_volumes_are_apart_and_on_one_scale(splits):
@@ -78,6 +80,63 @@ def test_noise_has_the_stated_snr_and_spares_the_target():
             noise = (kspace - target).abs().square().mean()
             snr = 10 * math.log10(float(target.abs().square().mean() / noise))
             assert snr == pytest.approx(15, abs=0.1)
+
+
+def test_numbers_stay_what_they_were():
+    """Points as they were before a matrix and a phase could be asked for."""
+    splits = brain(**SMALL | {"slices": (55, 66)}, snr_db=12.0, test_coil_turn=22.5)
+    expected = {
+        ("train", 1): (-0.115648 + 0.061953j, 0.166301 - 0.313358j, 0.990855 + 0.081001j),
+        ("test_coils", -1): (-0.198574 + 0.078041j, 0.141026 - 0.376072j, 0.856371 + 0.039986j),
+    }
+    for (name, row), points in expected.items():
+        part = splits[name]
+        torch.testing.assert_close(
+            part.kspace[row, 2, 60, 70:73], torch.tensor(points), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            part.coil_scale, torch.tensor([1.0000073, 1.2503119, 1.2821238]), atol=1e-5, rtol=0
+        )
+    clean = torch.tensor([-0.113594 + 0.057729j, 0.166304 - 0.311330j, 0.987183 + 0.078841j])
+    torch.testing.assert_close(splits["train"].target[1, 2, 60, 70:73], clean, atol=1e-5, rtol=0)
+
+
+def test_a_matrix_keeps_the_points_around_dc(splits):
+    for name, part in brain(**SMALL, matrix=(80, 97)).items():
+        # DC is at (60, 72) of the 121x145 points, and at (40, 48) of the 80x97
+        torch.testing.assert_close(part.kspace, splits[name].kspace[..., 20:100, 24:121])
+        assert part.shape == (80, 97)
+        assert part.target is part.kspace
+        assert part.voxel_size == pytest.approx((197 / 80, 233 / 97))
+        assert part.slice_thickness == splits[name].slice_thickness
+
+
+def test_a_phase_keeps_the_magnitudes_and_the_other_streams():
+    options = {"n_train": 1, "n_val": 1, "n_test": 1, "n_coils": 1, "coils": "birdcage"}
+    options |= {"slices": (60, 63), "snr_db": 20.0}
+    real, half, again, other = (
+        brain(**options, **change)
+        for change in ({}, {"phase": 0.5}, {"phase": 0.5}, {"phase": 0.5, "phase_seed": 1})
+    )
+    phases, heads = [], []
+    for name, part in half.items():
+        assert torch.equal(part.kspace, again[name].kspace)
+        factor = float(part.target.norm() / real[name].target.norm())
+        magnitude = factor * real[name].image(real[name].target)
+        for changed in (part, other[name]):
+            image = changed.image(changed.target) * float(
+                part.target.norm() / changed.target.norm()
+            )
+            torch.testing.assert_close(image, magnitude, atol=1e-4, rtol=1e-4)
+        noise = [s.kspace - s.target for s in (part, real[name])]
+        torch.testing.assert_close(noise[0], factor * noise[1], atol=1e-4, rtol=1e-4)
+        turned = kspace_to_image(part.target) * kspace_to_image(real[name].target).conj()
+        heads.append(magnitude > 0.05 * magnitude.max())
+        phases.append(turned.angle()[:, 0])
+        assert float(phases[-1][heads[-1]].square().mean().sqrt()) == pytest.approx(0.5, abs=0.02)
+        assert not torch.allclose(part.kspace, other[name].kspace, atol=0.01)
+    differ = (phases[0] - phases[1])[heads[0] & heads[1]]
+    assert float(differ.abs().mean()) > 0.1  # every scan has its own
 
 
 def test_held_out_coils_see_the_same_test_heads():
@@ -195,6 +254,8 @@ def test_bad_options_are_refused(tmp_path):
     for options, message in [
         ({"slices": (90, 50)}, "slices 90 to 50 are impossible"),
         ({"slices": (0, 122)}, "<= 121"),
+        ({"matrix": (122, 145)}, "a matrix of 122x145 is impossible: valid is 1x1 to 121x145"),
+        ({"matrix": (80, 0)}, "a matrix of 80x0 is impossible"),
         ({**SMALL, "slices": (118, 121)}, "slice 118 holds no head"),
         ({"tpm": tmp_path / "TPM.nii"}, "tpm is for source 'spm_tpm'"),
         (spm, r"needs tpm, the path of SPM12's TPM\.nii"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,12 +9,7 @@ from torch import Tensor
 import laws
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.learning.closed_form import (
-    fit_closed_form,
-    neighbours,
-    normal_equations,
-    solve_kernel,
-)
+from kscout.learning.closed_form import fit_closed_form
 from kscout.metrics import nmse
 from kscout.physics.spirit import Boundary
 from kscout.recon import SpiritNet
@@ -28,43 +22,6 @@ SHAPE = (13, 10)
 
 def random_mask(acceleration: float = 2) -> Tensor:
     return build_sampler("random_points", Budget.of(SHAPE, acceleration=acceleration), 0).mask()
-
-
-@pytest.mark.parametrize("boundary", ["zero", "periodic"])
-def test_the_window_is_what_the_kernel_reads(boundary: Boundary) -> None:
-    net = SpiritNet(2, n_blocks=1, kernel_size=5, boundary=boundary)
-    x = complex_normal((2, *SHAPE))
-    by_window = torch.einsum("oikl,iklyx->oyx", net.kernel(0), neighbours(x, 5, boundary))
-    torch.testing.assert_close(net.estimate(0, x[None], torch.ones(SHAPE))[0], by_window)
-
-
-def test_it_is_least_squares_without_the_own_column() -> None:
-    n_coils, size, regularisation = 2, 3, 1e-3
-    n = n_coils * size**2
-    a = complex_normal((60, n), 1, torch.complex128)
-    b = complex_normal((60, n_coils), 2, torch.complex128)
-    gram = a.mH @ a
-    kernel = solve_kernel(gram, a.mH @ b, size, regularisation)
-    load = regularisation * float(gram.diagonal().real.mean())
-    for coil in range(n_coils):
-        own = coil * size**2 + size**2 // 2
-        rows = np.vstack([a.numpy(), np.sqrt(load) * np.eye(n)])
-        right = np.concatenate([b[:, coil].numpy(), np.zeros(n)])
-        free = np.linalg.lstsq(np.delete(rows, own, 1), right, rcond=None)[0]
-        expected = np.insert(free, own, 0).reshape(n_coils, size, size)
-        np.testing.assert_allclose(kernel[coil].numpy(), expected, atol=1e-6)
-
-
-def test_the_normal_equations_are_the_sums_that_they_are_said_to_be() -> None:
-    x, t = complex_normal((2, 2, *SHAPE), 1), complex_normal((2, 2, *SHAPE), 2)
-    points = [torch.tensor([[0, 0], [12, 9], [5, 3]]), torch.tensor([[7, 0]])]
-    gram, cross = normal_equations(x, t, points, 3, "zero")
-    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    places = [(s, *place) for s, where in enumerate(points) for place in where.tolist()]
-    a = np.stack([padded[s, :, y : y + 3, x : x + 3].ravel() for s, y, x in places])
-    b = np.stack([t.numpy()[s, :, y, x] for s, y, x in places])
-    np.testing.assert_allclose(gram.numpy(), a.conj().T @ a, atol=1e-4)
-    np.testing.assert_allclose(cross.numpy(), a.conj().T @ b, atol=1e-4)
 
 
 def test_a_known_kernel_is_found() -> None:

@@ -9,6 +9,7 @@ import laws
 from kscout.physics.spirit import Boundary
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet, ZeroFilled
 from laws import complex_normal
+from synthetic import blobs
 
 KINDS = sorted(RECONSTRUCTORS)
 SHAPE = (3, 2, 13, 10)
@@ -26,8 +27,32 @@ def random_mask(shape: tuple[int, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_acquired_points_are_untouched(kind: str, mask: str) -> None:
-    laws.data_consistent(RECONSTRUCTORS[kind](2), complex_normal(SHAPE), MASKS[mask]())
+def test_kspace_is_completed(kind: str, mask: str) -> None:
+    """The acquired points untouched, unless their noise is modelled."""
+    kspace, net = complex_normal(SHAPE), RECONSTRUCTORS[kind](2)
+    law = laws.completes if net.models_noise else laws.data_consistent
+    law(net, kspace, MASKS[mask]())
+    law(net, torch.zeros_like(kspace), MASKS[mask]())
+
+
+def calibrated(kind: str, noise: float, seed: int = 0) -> Reconstructor:
+    data, net = blobs(12, shape=SHAPE[-2:]), RECONSTRUCTORS[kind](2, seed)
+    kspace = data.target + noise * complex_normal(tuple(data.target.shape), 3)
+    net.calibrate(kspace, data.target, data.coil_scale, seed)
+    return net
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_keep_the_calibration(kind: str, noise: float) -> None:
+    kspace, mask = blobs(3, shape=SHAPE[-2:], seed=9).kspace, MASKS["plane"]()
+    net, fresh = calibrated(kind, noise), RECONSTRUCTORS[kind](2, 5)
+    completed = laws.completes(net, kspace, mask)
+    fresh.load_state_dict(net.state_dict())
+    assert torch.equal(fresh(kspace * mask, mask), completed)
+    again = calibrated(kind, noise)
+    assert torch.equal(again(kspace * mask, mask), completed)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -64,6 +64,37 @@ def show(
     typer.echo(f"picture: {show_masks(files, out)}")
 
 
+@app.command("bound")
+def bound(
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help=".npy masks or runs")],
+    config: Annotated[
+        Path, typer.Option(help="experiment whose data, budget and ACS the masks are for")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change the experiment")
+    ] = None,
+    n_slices: Annotated[
+        int, typer.Option(min=1, help="training slices to take the scan from")
+    ] = 16,
+    n_steps: Annotated[int, typer.Option(min=1, help="of the relaxed mask")] = 60,
+) -> None:
+    """Say how many dB a mask leaves to the best mask that its budget could buy.
+
+    The bound is a certificate: for the coils, the noise and a Gaussian prior taken from the
+    training slices, no mask of the budget has a lower expected error. See docs/optimal_design.md.
+
+    Examples:
+
+        kscout mask bound caipirinha.npy disc.npy --config configs/brain_noise.yaml
+
+        kscout mask bound runs/brain --config runs/brain/config.yaml --set data.snr_db=20
+    """
+    from kscout.experiment.masks import certify_masks, print_certificates
+
+    certificates = certify_masks(masks, config, overrides or [], n_slices, n_steps, console())
+    print_certificates(certificates, console())
+
+
 @app.command("search")
 def search(
     config: Config,

@@ -100,6 +100,11 @@ Splits = dict[str, KspaceSet]
 """Split name to slices: ``train``, ``val`` and ``test``, and further conditions ``test_*``."""
 
 
+def held_out(splits: Splits) -> Splits:
+    """The splits that methods are scored on: all that hold slices but ``train``."""
+    return {name: part for name, part in splits.items() if name != "train" and len(part)}
+
+
 def check_splits(splits: Splits) -> Splits:
     """Return ``splits`` if no scan is in two of them, else raise ``UserError``."""
     seen: dict[int, str] = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kscout.data import KspaceSet
 from kscout.data.files import read_geometry, read_kspace, sampled_points
+from kscout.data.slices import held_out
 from kscout.errors import UserError
 from kscout.evaluation import evaluate, summarise
 from kscout.experiment.config import Experiment, check, set_paths
@@ -128,9 +129,7 @@ def evaluate_again(
     splits = load_data(experiment, console)
     records = []
     with progress_bar(console, "test") as show:
-        for name, part in splits.items():
-            if not name.startswith("test"):
-                continue
+        for name, part in held_out(splits).items():
             if part.n_coils != len(run.coil_scale):
                 raise UserError(
                     f"the data has {part.n_coils} coils: {folder} was fitted to "

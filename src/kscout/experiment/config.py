@@ -27,6 +27,7 @@ from pydantic import (
 from kscout.data import DATA
 from kscout.errors import UserError
 from kscout.learning.closed_form import fit_closed_form
+from kscout.learning.design import optimal_design
 from kscout.learning.distribute import check_share
 from kscout.learning.search import search_tiles
 from kscout.recon import RECONSTRUCTORS
@@ -37,8 +38,11 @@ STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 RUNTIME = {"seed", "advance"}
 """Keyword arguments that the experiment gives itself."""
 
-SEARCHES: dict[str, Callable[..., Any]] = {"tile_search": search_tiles}
-"""Samplers that need data to be made: they rank masks instead of training scores."""
+SEARCHES: dict[str, Callable[..., Any]] = {
+    "tile_search": search_tiles,
+    "optimal_design": optimal_design,
+}
+"""Samplers that need data to be made: they rank masks, the best first, without training scores."""
 
 
 class Options(BaseModel):

@@ -15,9 +15,14 @@ from torch import Tensor
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
 from kscout.experiment.config import BudgetConfig, check, load_experiment, parse_options
+from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method, load_data
+from kscout.learning.design import Certificate, certify
 from kscout.learning.search import RankedTile
+from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE
 from kscout.sampling import FIXED_MASKS, Budget
+from kscout.sampling.files import read_mask
+from kscout.sampling.fixed import refuse_other_budget
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -63,6 +68,48 @@ def print_tiles(ranked: Sequence[RankedTile], top: int, console: Console) -> Non
         table.add_row(str(i + 1), picture, nmse, f"{entry.one_block:.3e}", end_section=True)
     console.print(table)
     console.print(f"{len(ranked)} tiles ranked, no two the same up to a shift")
+
+
+def certify_masks(
+    masks: Sequence[Path],
+    config: Path,
+    overrides: Sequence[str],
+    n_slices: int,
+    n_steps: int,
+    console: Console,
+) -> dict[str, Certificate]:
+    """For each mask file or run folder, its expected error and the bound of its budget."""
+    experiment = load_experiment(config, overrides)
+    named = {str(path): read_mask(path / "mask.npy" if path.is_dir() else path) for path in masks}
+    train = load_data(experiment, console)["train"]
+    budget = Budget.of(train.shape, **experiment.budget.options())
+    for name, mask in named.items():
+        refuse_other_budget(name, mask, budget)
+    size = getattr(experiment.reconstructor, "acs_size", DEFAULT_ACS_SIZE)
+    with progress_bar(console, "bound") as show:
+        return certify(
+            named,
+            train,
+            budget,
+            experiment.seed,
+            acs_size=size,
+            n_slices=n_slices,
+            n_steps=n_steps,
+            advance=show,
+        )
+
+
+def print_certificates(certificates: dict[str, Certificate], console: Console) -> None:
+    """One line a mask, the best first."""
+    table = Table("mask", "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
+    for name, entry in sorted(certificates.items(), key=lambda item: item[1].error_db):
+        cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f} dB")
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(
+        "Error over signal of the best linear reconstruction; no mask of the same budget is below "
+        "the bound."
+    )
 
 
 def check_mask_path(path: Path) -> None:

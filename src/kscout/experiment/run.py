@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kscout.atomic import remove_partials
 from kscout.data import DATA, KspaceSet, Splits
+from kscout.data.slices import held_out
 from kscout.errors import Stopped, UserError
 from kscout.evaluation import Record, evaluate, summarise
 from kscout.experiment.config import SEARCHES, Experiment
@@ -21,9 +23,9 @@ from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.distribute import started_by_slurm
-from kscout.learning.search import RankedTile
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
+from kscout.sampling.budget import centre_slice
 from kscout.sampling.learned import tile_budget
 from kscout.sampling.tiles import check_tile
 
@@ -167,10 +169,8 @@ class Method:
         reconstructor = RECONSTRUCTORS[config.kind](
             train.n_coils, experiment.seed, **config.options()
         )
-        needs_spirit = sampler.kind in SEARCHES or "closed_form" in (
-            training.start,
-            training.finish,
-        )
+        closed_form = (sampler.kind, training.start, training.finish)
+        needs_spirit = "tile_search" in closed_form or "closed_form" in closed_form
         if training.patience is not None and not len(splits["val"]):
             raise UserError("training.patience needs validation data: valid without it is null")
         if needs_spirit and not isinstance(reconstructor, SpiritNet):
@@ -178,11 +178,12 @@ class Method:
                 f"reconstructor '{config.kind}' has no closed-form fit: valid with training.start, "
                 "training.finish or a tile search is spirit_net"
             )
+        _refuse_too_little_acs(config.kind, reconstructor.acs_size, budget)
         made = None
-        if sampler.kind in SEARCHES:
+        if sampler.kind == "tile_search":
             check_tile(sampler.tile, train.shape)
             tile_budget(sampler.tile, budget)  # refuses a tile that is left without a point
-        else:
+        if sampler.kind not in SEARCHES:
             made = build_sampler(sampler.kind, budget, experiment.seed, **sampler.options())
         return cls(experiment, budget, made, reconstructor)
 
@@ -214,10 +215,13 @@ class Method:
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Search, then gradient descent, then the closed form, as far as the training asks."""
-        training = self.experiment.training
+        training, train = self.experiment.training, splits["train"]
         if self.sampler is None:
             self.search(splits, console)
         assert self.sampler is not None
+        self.reconstructor.calibrate(
+            train.kspace, train.target, train.coil_scale, self.experiment.seed
+        )
         parts = (self.sampler, self.reconstructor)
         if self.epochs and any(True for part in parts for _ in part.parameters()):
             if training.start == "closed_form":
@@ -228,12 +232,11 @@ class Method:
         ):
             self._fit_closed_form(splits["train"], console)
 
-    def search(self, splits: Splits, console: Console) -> list[RankedTile]:
+    def search(self, splits: Splits, console: Console) -> list[Any]:
         """Rank the masks that the experiment's search goes through, and take the best."""
         config = self.experiment.sampler
-        assert isinstance(self.reconstructor, SpiritNet)
         with progress_bar(console, config.kind) as show:
-            ranked: list[RankedTile] = SEARCHES[config.kind](
+            ranked: list[Any] = SEARCHES[config.kind](
                 self.budget,
                 self.experiment.seed,
                 splits["train"],
@@ -302,20 +305,32 @@ class Method:
             self.mask_history = history.mask_history
 
 
+def _refuse_too_little_acs(kind: str, size: int, budget: Budget) -> None:
+    """Coil maps need a centre that every mask acquires whole."""
+    centre = torch.zeros(budget.shape, dtype=torch.bool)
+    rows, columns = (centre_slice(n, min(size, n)) for n in budget.shape)
+    centre[rows, columns] = True
+    if size and (centre & ~budget.acs).any():
+        raise UserError(
+            f"reconstructor '{kind}' takes coil maps from the {size}x{size} centre of every scan: "
+            f"valid with it is budget.acs square with budget.acs_size {size} or more, or its own "
+            "acs_size smaller"
+        )
+
+
 def test(method: Method, splits: Splits, console: Console) -> list[Record]:
-    """One record for every slice of every test condition."""
+    """One record for every slice of every test condition, and of validation."""
     records: list[Record] = []
     with progress_bar(console, "test") as show:
-        for name, part in splits.items():
-            if name.startswith("test"):
-                records += evaluate(
-                    method.mask(),
-                    method.reconstructor,
-                    part,
-                    split=name,
-                    device=method.device,
-                    progress=partial(show, name),
-                )
+        for name, part in held_out(splits).items():
+            records += evaluate(
+                method.mask(),
+                method.reconstructor,
+                part,
+                split=name,
+                device=method.device,
+                progress=partial(show, name),
+            )
     return records
 
 

@@ -162,10 +162,12 @@ class JointModule(pl.LightningModule):
 
     def _loss(self, kspace: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
         acquired = kspace * mask
-        predicted = self.reconstructor.predict(acquired, mask)
         if self.loss == "nmse_image":
-            estimate = self.to_image(acquired + (1 - mask) * predicted)
+            estimate = self.to_image(self.reconstructor(acquired, mask))
             return (estimate - self.to_image(target)).square().sum() / norm
+        predicted = self.reconstructor.predict(acquired, mask)
+        if self.reconstructor.models_noise:
+            return (predicted - target).abs().square().sum() / norm
         return budgeted_nmse(predicted, kspace, target, mask, norm)
 
     def _unshared(self) -> AbstractContextManager[None]:

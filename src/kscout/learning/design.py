@@ -1,0 +1,315 @@
+r"""Optimal design: the mask of least expected error, and how far any mask is from the best.
+
+For coils, noise and prior of a :class:`~kscout.physics.gaussian.GaussianScan`, the expected squared
+error of the best linear reconstruction is the A-criterion (Pukelsheim 2006, ch. 6)
+
+.. math:: f(m) = \operatorname{tr}\big(L\,H(m)^{-1} L^H\big), \qquad
+   H(m) = I + \tfrac{1}{\sigma^2} B^H \operatorname{diag}(m)\, B
+
+with :math:`L` from white coefficients to the image. It is convex in a relaxed mask
+:math:`m \in [0, 1]`, so that its tangent at any :math:`m` bounds it from below at every mask:
+minimised over masks of the budget, the tangent is a certificate (Boyd & Vandenberghe 2004,
+sec. 7.5).
+The trace is sampled by random images (Hutchinson 1990) that stay the same throughout: the sampled
+criterion is convex too, and its certificate exact for it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kscout.data.slices import KspaceSet
+from kscout.learning.exchange import Advance, Criterion, MeasuredError, OfLines, exchange
+from kscout.physics.fourier import kspace_to_image
+from kscout.physics.gaussian import GaussianScan
+from kscout.recon import Reconstructor
+from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE, AcsSize, GaussianSense
+from kscout.sampling.budget import Budget, take_highest
+from kscout.sampling.fixed import FIXED_MASKS
+from kscout.sampling.learned import line_budget
+
+_CHUNK = 8
+"""Slices solved at once, which fit the processor's cache better than all."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How good a mask is, and how good any mask of its budget could be.
+
+    Attributes
+    ----------
+    error_db : expected squared error over expected signal, in dB
+    bound_db : no mask of the budget has less
+    """
+
+    error_db: float
+    bound_db: float
+
+    @property
+    def gap_db(self) -> float:
+        """What the mask leaves on the table at most."""
+        return self.error_db - self.bound_db
+
+
+@dataclass(frozen=True)
+class DesignedMask:
+    """A mask, bool ``(ky, kx)``, and its expected squared error over the expected signal."""
+
+    points: Tensor
+    error: float
+
+    def mask(self, budget: Budget) -> Tensor:
+        """The mask itself, which was made for its budget."""
+        return self.points
+
+
+class ExpectedError:
+    """The expected squared error of masks over the expected signal, sampled.
+
+    Parameters
+    ----------
+    scan : several slices, ``(slice, coil, y, x)``
+    seed : of the random images, one per slice
+    n_iterations : of conjugate gradients
+    """
+
+    def __init__(self, scan: GaussianScan, seed: int, n_iterations: int = 20) -> None:
+        self.n_iterations = n_iterations
+        self.parts = []
+        generator = torch.Generator().manual_seed(seed)
+        for i in range(0, len(scan.maps), _CHUNK):
+            here = slice(i, i + _CHUNK)
+            part = GaussianScan(
+                scan.maps[here],
+                scan.magnitude[here],
+                scan.spectrum,
+                scan.noise_std,
+                scan.is_real,
+            )
+            probe = part.white(generator)
+            signal = part.magnitude.square().sum((-2, -1)) * scan.spectrum.mean()
+            self.parts.append((part, part.image_adjoint(probe), signal[:, None, None]))
+        self.n_slices = len(scan.maps)
+
+    @torch.no_grad()
+    def __call__(self, mask: Tensor) -> tuple[float, Tensor]:
+        """Relative error of a (relaxed) mask, and what each point gains, ``(ky, kx)``.
+
+        The gain of a point is minus the derivative of the error in it; never negative.
+        """
+        mask = mask.to(self.parts[0][0].magnitude)
+        error, gain = 0.0, torch.zeros_like(mask)
+        for scan, b, signal in self.parts:
+            v = scan.solve(b, mask, self.n_iterations)
+            error += float(((b.conj() * v).real / signal).sum())
+            seen = scan.measure(v).abs().square().sum(-3) / signal
+            gain += scan.information * seen.sum(0)
+        return error / self.n_slices, gain / self.n_slices
+
+
+def least(gain: Tensor, budget: Budget) -> Tensor:
+    """The mask of the budget with the largest sum of gains: float ``(ky, kx)``."""
+    return take_highest(gain, budget).to(gain)
+
+
+def relax(
+    criterion: Criterion,
+    budget: Budget,
+    n_steps: int,
+    advance: Advance = lambda stage, done, total: None,
+) -> tuple[Tensor, float]:
+    r"""Minimise the criterion over relaxed masks, multiplicatively.
+
+    :math:`m \leftarrow \min(1, c\, m\, g^{1/2})`, c chosen for the budget (Silvey, Titterington &
+    Torsney 1978), which keeps every mask feasible and needs no step size.
+
+    Returns
+    -------
+    the relaxed mask, float ``(ky, kx)``, and the highest lower bound met on the way
+    """
+    acs = budget.acs
+    n_free = budget.n_samples - budget.n_acs
+    mask = torch.full(budget.shape, n_free / max(1, int((~acs).sum())))
+    mask[acs] = 1
+    bound = 0.0
+    for step in range(n_steps):
+        error, gain = criterion(mask)
+        bound = max(bound, error - float((gain * (least(gain, budget) - mask)).sum()))
+        if step < n_steps - 1:
+            mask = spend(mask * gain.sqrt(), budget)
+        advance("relaxed masks", step + 1, n_steps)
+    return mask, bound
+
+
+def spend(weights: Tensor, budget: Budget) -> Tensor:
+    """Weights times the factor that makes a relaxed mask of the budget, none above 1.
+
+    Parameters
+    ----------
+    weights : float ``(ky, kx)``, positive
+
+    Returns
+    -------
+    float ``(ky, kx)`` in [0, 1], 1 on the ACS
+    """
+    free, n_free = weights.double().masked_fill(budget.acs, 0), budget.n_samples - budget.n_acs
+
+    def spent(factor: float) -> Tensor:
+        return (free * factor).clamp(max=1)
+
+    low, high = 0.0, 1 / float(free[~budget.acs].min().clamp_min(1e-300))
+    for _ in range(200):  # bisection, in the log where it can
+        middle = (low * high) ** 0.5 if low else high * 1e-12
+        if float(spent(middle).sum()) < n_free:
+            low = middle
+        else:
+            high = middle
+    return spent(high if n_free else 0).float() + budget.acs
+
+
+def diffuse(relaxed: Tensor, budget: Budget) -> Tensor:
+    """A binary mask with the density of a relaxed one, its points kept apart.
+
+    Error diffusion row by row, alternately forwards and backwards (Floyd & Steinberg 1976), then
+    to the exact budget at the highest of the relaxed mask.
+    """
+    left = relaxed.double().numpy().copy()
+    chosen = torch.zeros(budget.shape, dtype=torch.bool)
+    n_rows, n_columns = budget.shape
+    for row in range(n_rows):
+        step = 1 if row % 2 == 0 else -1
+        for column in range(n_columns)[::step]:
+            chosen[row, column] = bool(left[row, column] >= 0.5)
+            error = left[row, column] - float(chosen[row, column])
+            for down, along, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
+                y, x = row + down, column + along * step
+                if y < n_rows and 0 <= x < n_columns:
+                    left[y, x] += error * share / 16
+    return take_highest(chosen + 0.5 * relaxed, budget)
+
+
+def linear_reconstruction(data: KspaceSet, seed: int, acs_size: int) -> GaussianSense:
+    """The reconstruction that designs are made for, calibrated on a set of slices."""
+    net = GaussianSense(data.n_coils, acs_size=acs_size)
+    net.calibrate(data.kspace, data.target, data.coil_scale, seed)
+    return net
+
+
+def drawn(data: KspaceSet, n_slices: int, seed: int) -> KspaceSet:
+    """Slices at random, with unscaled coils."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data.select(order[:n_slices]).with_coil_scale(torch.ones(data.n_coils))
+
+
+def expected_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> ExpectedError:
+    """The criterion for coils, noise and prior of slices drawn from a set."""
+    net = linear_reconstruction(data, seed, acs_size)
+    return ExpectedError(net.scan(drawn(data, n_slices, seed).kspace), seed)
+
+
+def measured_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> MeasuredError:
+    """What the linear reconstruction really misses of slices drawn from a set."""
+    net = linear_reconstruction(data, seed, acs_size)
+    slices = drawn(data, n_slices, seed)
+    scan = net.scan(slices.kspace)
+    image = (scan.maps.conj() * kspace_to_image(slices.target)).sum(1).real
+    return MeasuredError(scan, slices.kspace, image)
+
+
+def certify(
+    masks: Mapping[str, Tensor],
+    data: KspaceSet,
+    budget: Budget,
+    seed: int,
+    *,
+    acs_size: int = DEFAULT_ACS_SIZE,
+    lines: bool = False,
+    n_slices: int = 16,
+    n_steps: int = 60,
+    advance: Advance = lambda stage, done, total: None,
+) -> dict[str, Certificate]:
+    """For each mask, how many dB it leaves to the best mask that its budget could buy.
+
+    Parameters
+    ----------
+    masks : bool ``(ky, kx)`` each
+    data : training slices, of which coils, noise and prior are taken
+    acs_size : width of the centre that coil maps come from
+    lines : bound masks of whole columns alone, which is tighter where no other can be acquired
+    n_slices : how many of them, at random
+    n_steps : of the relaxed mask, each of which can only raise the bound
+    """
+    criterion = expected_error(data, n_slices, seed, acs_size)
+    _, bound = relax(*_units(criterion, budget, lines), n_steps, advance)
+    return {
+        name: Certificate(_db(criterion(mask.float())[0]), _db(bound))
+        for name, mask in masks.items()
+    }
+
+
+def _units(criterion: Criterion, budget: Budget, lines: bool) -> tuple[Criterion, Budget]:
+    """Criterion and budget in points, or in whole columns."""
+    if lines:
+        return OfLines(criterion, budget.shape[0]), line_budget(budget)
+    return criterion, budget
+
+
+def _db(ratio: float) -> float:
+    return 10 * math.log10(max(ratio, 1e-30))
+
+
+def optimal_design(
+    budget: Budget,
+    seed: int,
+    train: KspaceSet,
+    val: KspaceSet,
+    net: Reconstructor,
+    fit: object,
+    *,
+    error: Annotated[
+        Literal["expected", "measured"], Field(description="under the prior, or of real slices")
+    ] = "expected",
+    init: Annotated[
+        Literal["relaxed", "caipirinha", "variable_density", "poisson_disc", "uniform_lines"],
+        Field(description="the rounded relaxed mask, or a fixed one, to begin exchanges from"),
+    ] = "relaxed",
+    lines: Annotated[bool, Field(description="acquire whole columns")] = False,
+    acs_size: AcsSize = DEFAULT_ACS_SIZE,
+    n_slices: Annotated[int, Field(ge=1, description="training slices")] = 16,
+    n_steps: Annotated[int, Field(ge=1, description="of the relaxed mask")] = 40,
+    n_trials: Annotated[int, Field(ge=0, description="exchanges tried")] = 100,
+    advance: Advance = lambda stage, done, total: None,
+) -> list[DesignedMask]:
+    """The mask of least error found: relaxed, rounded, and improved by exchange.
+
+    The relaxed mask is that of the expected error, which is convex. Exchanges go by the expected
+    error too, or by what the linear reconstruction really misses of training slices.
+
+    Parameters
+    ----------
+    budget : what the mask spends
+    seed : of the slices, the random images and the exchanges
+    train : slices that coils, noise and prior are taken from
+    val, net, fit : unused: the design is that of the best linear reconstruction
+
+    Returns
+    -------
+    it alone
+    """
+    expected = expected_error(train, n_slices, seed, acs_size)
+    judge: Criterion = expected
+    if error == "measured":
+        judge = measured_error(train, n_slices, seed, acs_size)
+    (expected_of, units), (judge_of, _) = (_units(c, budget, lines) for c in (expected, judge))
+    if init == "relaxed":
+        start = diffuse(relax(expected_of, units, n_steps, advance)[0], units)
+    else:
+        start = FIXED_MASKS[init](budget, seed)
+        start = start.all(0, keepdim=True) if lines else start
+    mask, least_error = exchange(judge_of, start, units, seed, n_trials, advance)
+    return [DesignedMask(mask.expand(budget.shape), least_error)]

@@ -1,0 +1,187 @@
+"""The certificate against exhaustive search, the sampled trace against dense algebra."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import laws
+from kscout.data.slices import KspaceSet
+from kscout.learning.design import (
+    ExpectedError,
+    certify,
+    diffuse,
+    optimal_design,
+    relax,
+    spend,
+)
+from kscout.learning.exchange import MeasuredError, exchange
+from kscout.physics.fourier import image_to_kspace
+from kscout.physics.gaussian import GaussianScan, mirror
+from kscout.recon import ZeroFilled
+from kscout.sampling import FIXED_MASKS, Budget
+
+SHAPE = (5, 4)
+
+
+def scan(shape: tuple[int, int] = SHAPE, n_slices: int = 3, seed: int = 0) -> GaussianScan:
+    generator = torch.Generator().manual_seed(seed)
+    maps = laws.complex_normal((n_slices, 3, *shape), seed)
+    maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+    spectrum = torch.rand(shape, generator=generator) + 0.05
+    magnitude = torch.rand((n_slices, *shape), generator=generator) + 0.1
+    return GaussianScan(maps, magnitude, spectrum + mirror(spectrum), 0.4)
+
+
+def exact(made: GaussianScan, mask: Tensor) -> float:
+    """Mean over slices of the posterior's trace over the prior's, by dense matrices."""
+    n = mask.numel()
+    unit = torch.eye(n).reshape(n, 1, *mask.shape)
+    n_slices = len(made.maps)
+
+    def dense(operator: object) -> Tensor:
+        assert callable(operator)
+        columns = [operator(e.expand(n_slices, *mask.shape)) for e in unit]
+        return torch.stack([c.reshape(n_slices, -1) for c in columns], -1).double()
+
+    image, precision = dense(made.image), dense(lambda v: made.precision(v, mask))
+    posterior = image @ torch.linalg.inv(precision) @ image.mH
+    traces = [torch.diagonal(m, dim1=-2, dim2=-1).sum(-1) for m in (posterior, image @ image.mH)]
+    return float((traces[0] / traces[1]).mean())
+
+
+def sampled(made: GaussianScan, mask: Tensor, n: int) -> list[float]:
+    return [ExpectedError(made, seed, 40)(mask)[0] for seed in range(n)]
+
+
+def some_mask(shape: tuple[int, int] = SHAPE, fraction: float = 0.4, seed: int = 1) -> Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < fraction).float()
+
+
+def test_the_sampled_trace_has_the_exact_mean() -> None:
+    made, mask = scan(), some_mask()
+    values = torch.tensor(sampled(made, mask, 200))
+    standard_error = float(values.std()) / math.sqrt(200)
+    assert abs(float(values.mean()) - exact(made, mask)) < 4 * standard_error
+    assert standard_error < 0.05 * exact(made, mask)
+
+
+def test_the_gain_is_minus_the_derivative() -> None:
+    criterion, mask = ExpectedError(scan(), 0, 60), some_mask() * 0.5 + 0.2
+    _, gain = criterion(mask)
+    for place in ((0, 0), (2, 2), (4, 1)):
+        step = torch.zeros(SHAPE)
+        step[place] = 0.02
+        slope = (criterion(mask - step)[0] - criterion(mask + step)[0]) / 0.04
+        assert float(gain[place]) == pytest.approx(slope, rel=0.02)
+
+
+def test_the_measured_gain_is_minus_the_derivative() -> None:
+    made = scan()
+    kspace, image = laws.complex_normal((3, 3, *SHAPE), 4), torch.rand(3, *SHAPE)
+    criterion, mask = MeasuredError(made, kspace, image, 60), some_mask() * 0.5 + 0.2
+    _, gain = criterion(mask)
+    for place in ((0, 0), (2, 2), (4, 1)):
+        step = torch.zeros(SHAPE)
+        step[place] = 0.02
+        slope = (criterion(mask - step)[0] - criterion(mask + step)[0]) / 0.04
+        assert float(gain[place]) == pytest.approx(slope, rel=0.02, abs=1e-4)
+
+
+def test_no_mask_of_the_budget_is_below_the_bound() -> None:
+    """All C(19, 5) masks of 6 points with DC in them, one by one."""
+    acs = torch.zeros(SHAPE, dtype=torch.bool)
+    acs[2, 2] = True
+    budget = Budget(SHAPE, 6, acs)
+    criterion = ExpectedError(scan(n_slices=1), 0, 25)
+    relaxed, bound = relax(criterion, budget, 80)
+    assert float(relaxed.sum()) == pytest.approx(6, abs=1e-3)
+    free = torch.nonzero(~acs.flatten()).flatten().tolist()
+    chosen = list(itertools.combinations(free, 5))[::29]
+    errors = []
+    for points in chosen:
+        mask = acs.flatten().clone()
+        mask[list(points)] = True
+        errors.append(criterion(mask.reshape(SHAPE).float())[0])
+    assert len(errors) > 400
+    assert bound < min(errors)
+    assert bound <= criterion(relaxed)[0] < min(errors)
+    assert criterion(relaxed)[0] - bound < 0.05 * bound  # the gap closes
+
+
+def test_exchange_never_gets_worse_and_keeps_the_budget() -> None:
+    shape = (13, 10)
+    budget = Budget.of(shape, acceleration=4, acs="square", acs_size=3)
+    criterion = ExpectedError(scan(shape), 0)
+    start = FIXED_MASKS["random_points"](budget, 0)
+    mask, error = exchange(criterion, start, budget, 0, 40)
+    laws.exact_budget(mask, budget)
+    assert error == criterion(mask.float())[0] < criterion(start.float())[0]
+
+
+@pytest.mark.parametrize("n_samples", [9, 10, 47, 129])
+def test_rounding_keeps_the_budget(n_samples: int) -> None:
+    shape = (13, 10)
+    budget = Budget.of(shape, n_samples=n_samples, acs="square", acs_size=3)
+    weights = torch.rand(shape, generator=torch.Generator().manual_seed(0)) ** 4
+    relaxed = spend(weights, budget)
+    assert float(relaxed.sum()) == pytest.approx(n_samples, rel=1e-5)
+    assert float(relaxed.max()) <= 1
+    assert (relaxed[budget.acs] == 1).all()
+    laws.exact_budget(diffuse(relaxed, budget), budget)
+
+
+def test_diffusion_follows_the_density() -> None:
+    budget = Budget.of((40, 48), n_samples=480)
+    relaxed = torch.full((40, 48), 0.1)
+    relaxed[:, 24:] = 0.4
+    mask = diffuse(relaxed, budget)
+    assert int(mask[:, 24:].sum()) == pytest.approx(384, abs=15)
+
+
+def small_set() -> KspaceSet:
+    """Smooth coils over a disc with texture, and noise."""
+    shape, n = (24, 20), 6
+    y, x = (torch.linspace(-1, 1, size) for size in shape)
+    disc = (y[:, None] ** 2 + x[None] ** 2 < 0.6).float()
+    texture = 1 + 0.3 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+    coils = torch.stack([1 + 0.8 * y[:, None] + 0 * x, 1 + 0.8j * x[None] + 0 * y[:, None]])
+    target = image_to_kspace((disc * texture)[:, None] * coils)
+    kspace = target + 0.05 * laws.complex_normal(tuple(target.shape), 2)
+    return KspaceSet(kspace, target, torch.arange(n), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("error", ["expected", "measured"])
+def test_a_design_beats_chance_by_its_own_measure(error: str) -> None:
+    data = small_set()
+    budget = Budget.of(data.shape, acceleration=4, acs="square", acs_size=6)
+    options = {"error": error, "acs_size": 6, "n_slices": 4, "n_steps": 15, "n_trials": 15}
+    (found,) = optimal_design(budget, 0, data, data, ZeroFilled(2), None, **options)  # type: ignore[arg-type]
+    (again,) = optimal_design(budget, 0, data, data, ZeroFilled(2), None, **options)  # type: ignore[arg-type]
+    mask = found.mask(budget)
+    laws.exact_budget(mask, budget)
+    assert torch.equal(mask, again.mask(budget))
+    chance = FIXED_MASKS["random_points"](budget, 0)
+    certificates = certify({"design": mask, "chance": chance}, data, budget, 1, acs_size=6)
+    assert certificates["design"].error_db < certificates["chance"].error_db - 0.5
+    for certificate in certificates.values():
+        assert certificate.gap_db > 0
+
+
+@pytest.mark.parametrize("error", ["expected", "measured"])
+def test_lines_are_whole(error: str) -> None:
+    data = small_set()
+    budget = Budget.of(data.shape, n_lines=8, acs="lines", acs_size=4)
+    options = {"error": error, "acs_size": 4, "n_slices": 3, "n_steps": 10, "n_trials": 10}
+    (found,) = optimal_design(budget, 0, data, data, ZeroFilled(2), None, lines=True, **options)  # type: ignore[arg-type]
+    mask = found.mask(budget)
+    laws.exact_budget(mask, budget)
+    assert torch.equal(mask, mask[:1].expand(budget.shape))
+    points, lines = (
+        certify({"found": mask}, data, budget, 0, acs_size=4, lines=whole)["found"]
+        for whole in (False, True)
+    )
+    assert points.error_db == lines.error_db
+    assert points.bound_db < lines.bound_db < lines.error_db
