@@ -27,6 +27,7 @@ from kscout.sampling.fixed import (
     variable_density,
 )
 from kscout.sampling.tiles import repeat_tile
+from laws import exact_budget
 
 KINDS = sorted(FIXED_MASKS.keys() - {"file"})
 RANDOM = ["poisson_disc", "random_points", "random_tile", "variable_density"]
@@ -353,3 +354,13 @@ def test_a_header_that_promises_too_much_takes_no_memory(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes().replace(b"(7, 30), }      ", b"(7, 3000000000)}"))
     with pytest.raises(UserError, match="cannot read"):
         from_file(Budget.of((7, 30), n_samples=50), 0, path=path)
+
+
+@pytest.mark.parametrize("kind", ["variable_density", "low_frequency"])
+def test_lines_are_whole_columns(kind: str) -> None:
+    budget = Budget.of((13, 24), n_lines=8, acs="lines", acs_size=3)
+    mask = FIXED_MASKS[kind](budget, 0, lines=True)
+    exact_budget(mask, budget)
+    assert torch.equal(mask, mask[:1].expand(13, 24))
+    with pytest.raises(UserError, match="whole columns"):
+        FIXED_MASKS[kind](Budget.of((13, 24), n_samples=50), 0, lines=True)

@@ -29,9 +29,8 @@ from kscout.physics.fourier import kspace_to_image
 from kscout.physics.gaussian import GaussianScan
 from kscout.recon import Reconstructor
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE, AcsSize, GaussianSense
-from kscout.sampling.budget import Budget, take_highest
+from kscout.sampling.budget import Budget, line_budget, take_highest
 from kscout.sampling.fixed import FIXED_MASKS
-from kscout.sampling.learned import line_budget
 
 _CHUNK = 8
 """Slices solved at once, which fit the processor's cache better than all."""

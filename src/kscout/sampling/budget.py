@@ -139,6 +139,22 @@ def squared_radius(shape: tuple[int, int]) -> Tensor:
     return axes[0][:, None] ** 2 + axes[1][None, :] ** 2
 
 
+def line_budget(budget: Budget) -> Budget:
+    """The budget counted in whole columns, on a plane of ``(1, kx)``."""
+    n_rows, n_columns = budget.shape
+    n_lines, left_over = divmod(budget.n_samples, n_rows)
+    if left_over:
+        lower = max(1, n_lines)
+        raise UserError(
+            f"lines need a budget of whole columns: {budget.n_samples} is not a multiple of "
+            f"{n_rows}; valid next to it: n_lines {lower} or {lower + 1}"
+        )
+    acs = budget.acs.all(0)
+    if budget.n_acs != int(acs.sum()) * n_rows:
+        raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
+    return Budget((1, n_columns), n_lines, acs[None])
+
+
 def take_highest(scores: Tensor, budget: Budget) -> Tensor:
     """The mask of the ACS and the highest scores outside it, to the exact budget.
 

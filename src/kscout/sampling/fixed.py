@@ -7,15 +7,22 @@ returns a bool mask ``(ky, kx)`` with ``budget.n_samples`` points, the ACS among
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from kscout.errors import UserError
-from kscout.sampling.budget import Budget, fit_to_budget, squared_radius, take_highest
+from kscout.sampling.budget import (
+    Budget,
+    fit_to_budget,
+    line_budget,
+    squared_radius,
+    take_highest,
+)
 from kscout.sampling.files import read_mask
 from kscout.sampling.tiles import check_tile, repeat_tile
 
@@ -23,6 +30,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Factors = tuple[PositiveInt, PositiveInt]
 """Acceleration along (ky, kx)."""
+Lines = Annotated[bool, Field(description="acquire whole columns")]
 
 
 def lattice(shape: tuple[int, int], factors: Factors, shift: int) -> Tensor:
@@ -235,7 +243,9 @@ def random_points(budget: Budget, seed: int) -> Tensor:
     return take_highest(scores, budget)
 
 
-def variable_density(budget: Budget, seed: int, *, power: NonNegativeFloat = 3.0) -> Tensor:
+def variable_density(
+    budget: Budget, seed: int, *, power: NonNegativeFloat = 3.0, lines: Lines = False
+) -> Tensor:
     r"""Random points, denser towards DC.
 
     Points are drawn one after another without replacement, each with a chance in proportion to
@@ -247,12 +257,14 @@ def variable_density(budget: Budget, seed: int, *, power: NonNegativeFloat = 3.0
     budget : points in all
     seed : draws the points
     power : p; 0 is uniform
+    lines : draw whole columns
     """
+    whole, budget = budget, line_budget(budget) if lines else budget
     log_density = power * (1 - squared_radius(budget.shape).sqrt()).clamp(min=1e-6).log()
     # An exponential clock for each point, at the rate of its density: the first to ring are a
     # weighted draw without replacement.
     clock = torch.empty_like(log_density).exponential_(generator=_generator(seed))
-    return take_highest(log_density - clock.log(), budget)
+    return take_highest(log_density - clock.log(), budget).expand(whole.shape)
 
 
 def poisson_disc(budget: Budget, seed: int, *, slope: NonNegativeFloat = 1.0) -> Tensor:
@@ -320,15 +332,17 @@ def _throw(darts: Ints, spacing: Floats, shape: tuple[int, int], n_darts: int) -
     return np.array(kept, dtype=np.int64)
 
 
-def low_frequency(budget: Budget, seed: int) -> Tensor:
+def low_frequency(budget: Budget, seed: int, *, lines: Lines = False) -> Tensor:
     """The points nearest to DC, distances relative to each axis: an ellipse on an oblong plane.
 
     Parameters
     ----------
     budget : points in all
     seed : unused
+    lines : whole columns
     """
-    return take_highest(-squared_radius(budget.shape), budget)
+    whole, budget = budget, line_budget(budget) if lines else budget
+    return take_highest(-squared_radius(budget.shape), budget).expand(whole.shape)
 
 
 def from_file(budget: Budget, seed: int, *, path: Path) -> Tensor:

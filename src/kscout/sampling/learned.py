@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from kscout.errors import UserError
 from kscout.sampling.base import Sampler
-from kscout.sampling.budget import Budget, fit_to_budget, squared_radius, take_highest
+from kscout.sampling.budget import (
+    Budget,
+    fit_to_budget,
+    line_budget,
+    squared_radius,
+    take_highest,
+)
 from kscout.sampling.fixed import FIXED_MASKS, from_file
 from kscout.sampling.tiles import check_tile, repeat_tile
 
@@ -213,22 +219,6 @@ class LineSampler(LearnedSampler):
     @property
     def score_budget(self) -> Budget:
         return self.line_budget
-
-
-def line_budget(budget: Budget) -> Budget:
-    """The budget counted in whole columns, on a plane of ``(1, kx)``."""
-    n_rows, n_columns = budget.shape
-    n_lines, left_over = divmod(budget.n_samples, n_rows)
-    if left_over:
-        lower = max(1, n_lines)
-        raise UserError(
-            f"lines need a budget of whole columns: {budget.n_samples} is not a multiple of "
-            f"{n_rows}; valid next to it: n_lines {lower} or {lower + 1}"
-        )
-    acs = budget.acs.all(0)
-    if budget.n_acs != int(acs.sum()) * n_rows:
-        raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
-    return Budget((1, n_columns), n_lines, acs[None])
 
 
 def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:
