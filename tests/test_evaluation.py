@@ -2,17 +2,27 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import laws
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.evaluation import METRICS, bootstrap_interval, evaluate, summarise
+from kscout.evaluation import (
+    METRICS,
+    bootstrap_interval,
+    evaluate,
+    masks_of_slices,
+    most_often_acquired,
+    summarise,
+)
 from kscout.metrics import psnr
 from kscout.physics.fourier import image_to_kspace
+from kscout.sampling import Budget, FixedSampler, StagedSampler
 
 SHAPE = (17, 22)
 
@@ -75,6 +85,39 @@ def test_the_reference_is_the_target_not_the_noisy_measurement() -> None:
     records = evaluate(torch.ones(SHAPE, dtype=torch.bool), Acquired(), noisy, split="test")
     expected = 0.09 * 3 * 17 * 22 / data.target[0].abs().square().sum()
     assert records[0]["nmse_kspace"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_sampler_is_scored_by_the_mask_of_each_slice() -> None:
+    data, mask = a_set([4, 9, 4]), a_mask()
+    budget = Budget.of(SHAPE, n_samples=int(mask.sum()))
+    of_mask = evaluate(mask, Acquired(), data, split="test")
+    assert evaluate(FixedSampler(budget, mask), Acquired(), data, split="test") == of_mask
+    staged = StagedSampler(budget, 0)
+    nn.init.ones_(staged.policy.last.weight)
+    net = Acquired().eval()
+    masks = staged.for_slices(data.kspace, net).detach()
+    records = evaluate(staged, net, data, split="test", batch_size=2)
+    for one, kspace, target, record in zip(masks, data.kspace, data.target, records, strict=True):
+        error = (kspace * one - target).norm() ** 2 / target.norm() ** 2
+        assert record["nmse_kspace"] == pytest.approx(float(error), rel=1e-5)
+
+
+def test_a_sampler_that_leaves_its_budget_has_no_score() -> None:
+    budget = Budget.of(SHAPE, n_samples=50)
+    with pytest.raises(RuntimeError, match="left its budget"):
+        evaluate(FixedSampler(budget, a_mask()), Acquired(), a_set([0]), split="test")
+
+
+@pytest.mark.parametrize("unit", ["points", "lines"])
+def test_what_was_acquired_most_often(unit: Any) -> None:
+    budget, data = Budget.of(SHAPE, n_lines=7, acs="lines", acs_size=2), a_set([0, 1, 2, 3, 4])
+    sampler, net = StagedSampler(budget, 0, unit=unit), Acquired().eval()
+    nn.init.ones_(sampler.policy.last.weight)
+    often = most_often_acquired(sampler, net, data, batch_size=2)
+    laws.exact_budget(often, budget)
+    counts = masks_of_slices(sampler, data.kspace, net).sum((0, 1))
+    assert counts[often].min() >= counts[~often].max()
+    assert unit == "points" or torch.equal(often, often[:1].expand(SHAPE))
 
 
 def test_the_module_keeps_its_mode_even_after_an_error() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kscout.bench.tables import summary
 from kscout.sweep.spec import load_sweep
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,14 @@ def test_the_readme_shows_the_tables_of_results() -> None:
     ]
     assert table_lines(shown) == kept
     assert len(kept) > 20
+
+
+def test_the_readme_shows_the_table_of_the_suites() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.split("<!-- suites:begin -->")[1].split("<!-- suites:end -->")[0]
+    kept = summary(sorted((ROOT / "results" / "bench").glob("*.json")))
+    assert table_lines(shown) == table_lines(kept)
+    assert len(table_lines(shown)) > 2
 
 
 def test_every_result_names_its_command() -> None:

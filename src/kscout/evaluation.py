@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.metrics import foreground, nmse, psnr, ssim
+from kscout.sampling import LearnedSampler, Sampler
 
 Record = dict[str, Any]
 
@@ -27,7 +28,7 @@ METRICS = (
 
 @torch.no_grad()
 def evaluate(
-    mask: Tensor,
+    mask: Tensor | Sampler,
     reconstructor: nn.Module,
     data: KspaceSet,
     *,
@@ -43,7 +44,7 @@ def evaluate(
 
     Parameters
     ----------
-    mask : bool ``(ky, kx)``
+    mask : bool ``(ky, kx)``; or a sampler, which gives each slice its mask
     reconstructor : ``(kspace * mask, mask) -> kspace``; left in the mode it was in
     data : fully sampled slices
     split : name written into the records
@@ -62,13 +63,16 @@ def evaluate(
     UserError
         if the mask has another shape than the data, a slice's reference is all zero, a value is
         not finite, or a reconstruction is perfect (infinite PSNR), which no undersampled scan is
+    RuntimeError
+        if a sampler spends more, or less, than its budget on a slice
     """
-    if tuple(mask.shape) != data.shape:
+    shape = tuple(mask.budget.shape if isinstance(mask, Sampler) else mask.shape)
+    if shape != data.shape:
         raise UserError(
-            f"a mask of {'x'.join(map(str, mask.shape))} does not fit the {split} data: "
+            f"a mask of {'x'.join(map(str, shape))} does not fit the {split} data: "
             f"valid is {data.shape[0]}x{data.shape[1]}"
         )
-    weights = mask.to(device).float()
+    mask = mask.to(device)
     maximum = _volume_maximum(data, batch_size, device)
     positions = _positions(data.volume.tolist())
     training = reconstructor.training
@@ -77,7 +81,12 @@ def evaluate(
     try:
         for batch in _batches(len(data), batch_size):
             part = data.select(batch)
-            estimate = reconstructor(part.kspace.to(device) * weights, weights)
+            kspace = part.kspace.to(device)
+            if isinstance(mask, Sampler):
+                weights = masks_of_slices(mask, kspace, reconstructor)
+            else:
+                weights = mask.float()
+            estimate = reconstructor(kspace * weights, weights)
             values = _score(estimate, part, maximum[batch].to(device))
             for row, volume in enumerate(part.volume.tolist()):
                 where = {"split": split, "volume": volume, "slice": positions[len(records)]}
@@ -87,6 +96,37 @@ def evaluate(
     finally:
         reconstructor.train(training)
     return records
+
+
+def masks_of_slices(sampler: Sampler, kspace: Tensor, reconstructor: nn.Module) -> Tensor:
+    """A sampler's final masks, ``(ky, kx)`` or ``(batch, 1, ky, kx)``, each of its exact budget."""
+    masks = sampler.for_slices(kspace, reconstructor).detach()
+    spent = masks.count_nonzero((-2, -1))
+    if (spent != sampler.budget.n_samples).any() or not masks[..., sampler.budget.acs].all():
+        raise RuntimeError(f"{type(sampler).__name__} left its budget: {spent.unique().tolist()}")
+    return masks
+
+
+@torch.no_grad()
+def most_often_acquired(
+    sampler: Sampler,
+    reconstructor: nn.Module,
+    data: KspaceSet,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+) -> Tensor:
+    """The points, or lines, that most slices acquired, to the exact budget: bool ``(ky, kx)``.
+
+    What an adaptive sampler did, on one plane. No slice need have been acquired so.
+    """
+    assert isinstance(sampler, LearnedSampler)
+    sampler.to(device), reconstructor.to(device)
+    n_slices = torch.zeros(data.shape, device=device)
+    for batch in _batches(len(data), batch_size):
+        n_slices += masks_of_slices(sampler, data.kspace[batch].to(device), reconstructor).sum(
+            (0, 1)
+        )
+    return sampler.choose(sampler.reduce(n_slices)).cpu()
 
 
 def _score(estimate: Tensor, data: KspaceSet, maximum: Tensor) -> dict[str, Tensor]:

@@ -59,6 +59,9 @@ def assert_same_run(a, b):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+SIZES = {"val": 16, "test": 16}
+
+
 def test_what_a_run_leaves(finished):
     for folder in (finished, finished / "compare" / "lattice"):
         results = RunFolder(folder).results()
@@ -66,10 +69,12 @@ def test_what_a_run_leaves(finished):
         assert mask.sum() == results["n_samples"] == 196
         assert results["acceleration"] == 4
         records = rows(folder / "records.csv")
-        assert len({(record["volume"], record["slice"]) for record in records}) == 16
-        assert {record["split"] for record in records} == {"test"}
-        mean = np.mean([float(record["nmse_kspace"]) for record in records])
-        assert results["summary"]["test"]["nmse_kspace"]["mean"] == pytest.approx(mean)
+        for split in ("val", "test"):
+            part = [record for record in records if record["split"] == split]
+            assert len({(record["volume"], record["slice"]) for record in part}) == SIZES[split]
+            mean = np.mean([float(record["nmse_kspace"]) for record in part])
+            assert results["summary"][split]["nmse_kspace"]["mean"] == pytest.approx(mean)
+        assert {record["split"] for record in records} == {"val", "test"}
         assert len(losses(folder)) == 2
     history = np.load(finished / "mask_history.npy", allow_pickle=False)
     assert history.shape == (3, 28, 28)

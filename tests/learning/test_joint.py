@@ -19,7 +19,7 @@ from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.history import History
-from kscout.learning.joint import budgeted_nmse, fit_jointly
+from kscout.learning.joint import JointModule, budgeted_nmse, fit_jointly
 from kscout.metrics import nmse
 from kscout.recon import Reconstructor, SpiritNet, ZeroFilled
 from kscout.sampling import Budget, LearnedSampler, Sampler, build_sampler
@@ -114,6 +114,19 @@ def test_a_fixed_mask_stays_and_its_reconstructor_learns(tmp_path: Path) -> None
     assert all(torch.equal(mask, sampler.mask()) for mask in history.masks)
     assert "noise" not in rows(tmp_path)[0]
     assert history.rows[-1]["val_loss"] < history.rows[0]["val_loss"]
+
+
+def test_scores_and_networks_learn_at_their_rates() -> None:
+    sampler, net = make("staged")
+    module = JointModule(
+        sampler, net, loss="nmse_kspace", mask_learning_rate=0.3, learning_rate=0.2, seed=0,
+        to_image=TRAIN.image,
+    )  # fmt: skip
+    groups = module.configure_optimizers().param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == len(list(module.parameters()))
+    for name, parameter in module.named_parameters():
+        assert rates[id(parameter)] == (0.3 if name == "sampler.scores" else 0.2)
 
 
 def test_descent_improves_on_the_closed_form(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kscout import __version__
-from kscout.cli import data, masks, runs, sweeps
+from kscout.cli import bench, data, masks, runs, sweeps
 from kscout.errors import UserError
 
 INTERRUPTED = 130
@@ -19,6 +19,7 @@ RESUMES = {
     "train": "kscout train goes on from here when called again",
     "sweep run": "kscout sweep resume goes on from here",
     "sweep resume": "kscout sweep resume goes on from here when called again",
+    "bench run": "kscout bench run goes on from here when called again",
 }
 """What is said after Ctrl-C, for the commands (by all their words) that can be continued."""
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 for command in (runs.train, runs.report, runs.evaluate, runs.apply):
     app.command()(command)
 app.add_typer(sweeps.app, name="sweep")
+app.add_typer(bench.app, name="bench")
 app.add_typer(masks.app, name="mask")
 app.add_typer(data.app, name="data")
 

@@ -13,12 +13,13 @@ from kscout.data import KspaceSet
 from kscout.data.files import read_geometry, read_kspace, sampled_points
 from kscout.data.slices import held_out
 from kscout.errors import UserError
-from kscout.evaluation import evaluate, summarise
+from kscout.evaluation import evaluate, masks_of_slices, summarise
 from kscout.experiment.config import Experiment, check, set_paths
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import load_data
 from kscout.recon import RECONSTRUCTORS, Reconstructor
+from kscout.sampling import Budget, FixedSampler, Sampler, build_sampler
 
 BATCH = 8
 
@@ -29,12 +30,14 @@ class FittedRun:
 
     Attributes
     ----------
-    mask : bool ``(ky, kx)``
+    mask : bool ``(ky, kx)``; of an adaptive sampler, the points that it acquired most often
+    sampler : gives every slice its mask: that mask, unless the sampler is adaptive
     coil_scale : float ``(coil,)``, the scale of the coils that the reconstructor was fitted on
     """
 
     experiment: Experiment
     mask: Tensor
+    sampler: Sampler
     reconstructor: Reconstructor
     coil_scale: Tensor
 
@@ -49,14 +52,21 @@ class FittedRun:
         scale: Tensor = checkpoint["coil_scale"]
         config = experiment.reconstructor
         reconstructor = RECONSTRUCTORS[config.kind](len(scale), experiment.seed, **config.options())
+        shape = (mask.shape[0], mask.shape[1])
+        sampler: Sampler = FixedSampler(Budget.of(shape, n_samples=int(mask.sum())), mask)
         try:
             reconstructor.load_state_dict(checkpoint["reconstructor"])
+            if "sampler" in checkpoint:
+                kind, options = experiment.sampler.kind, experiment.sampler.options()
+                budget = Budget.of(shape, **experiment.budget.options())
+                sampler = build_sampler(kind, budget, experiment.seed, **options)
+                sampler.load_state_dict(checkpoint["sampler"])
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{folder / 'checkpoint.ckpt'} does not fit the run's {config.kind}: "
                 "config.yaml or the checkpoint was changed"
             ) from error
-        return cls(experiment, mask, reconstructor.eval(), scale)
+        return cls(experiment, mask, sampler.eval(), reconstructor.eval(), scale)
 
 
 @torch.no_grad()
@@ -86,17 +96,23 @@ def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
             f"{run.mask.shape[0]}x{run.mask.shape[1]}"
         )
     acquired = sampled_points(kspace)
+    if run.sampler.adaptive and not acquired.all():
+        raise UserError(
+            f"{file} is not fully sampled: {folder} chooses points by what it sees of each slice, "
+            "and valid with it is a fully sampled scan"
+        )
     n_absent = int((run.mask & ~acquired).sum())
     if n_absent:
         raise UserError(
             f"{file} lacks {n_absent} of the {int(run.mask.sum())} points that {folder} acquires: "
             "valid is a scan with that mask, or a fully sampled one"
         )
-    scale, mask = run.coil_scale[:, None, None], run.mask.float()
+    scale = run.coil_scale[:, None, None]
     completed = torch.empty_like(kspace)
     with progress_bar(console, "reconstruct") as show:
         for start in range(0, len(kspace), BATCH):
             part = slice(start, start + BATCH)
+            mask = masks_of_slices(run.sampler, kspace[part] * scale, run.reconstructor)
             completed[part] = run.reconstructor(kspace[part] * scale * mask, mask) / scale
             show("slices", min(start + BATCH, len(kspace)), len(kspace))
     result = KspaceSet(
@@ -109,7 +125,9 @@ def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
     if acquired.all():
         error = (result.image(completed) - result.image(kspace)).square().sum()
         nmse = float(error / result.image(kspace).square().sum())
-        console.print(f"fully sampled, masked with {int(mask.sum())} points: image NMSE {nmse:.3g}")
+        console.print(
+            f"fully sampled, masked with {int(run.mask.sum())} points: image NMSE {nmse:.3g}"
+        )
     return result
 
 
@@ -137,6 +155,6 @@ def evaluate_again(
                 )
             rescaled = part.with_coil_scale(run.coil_scale)
             records += evaluate(
-                run.mask, run.reconstructor, rescaled, split=name, progress=partial(show, name)
+                run.sampler, run.reconstructor, rescaled, split=name, progress=partial(show, name)
             )
     return summarise(records)

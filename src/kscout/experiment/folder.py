@@ -139,14 +139,18 @@ class RunFolder:
         return read_mask(self.path / "mask.npy")
 
     def checkpoint(self) -> dict[str, Any]:
-        """State of the fitted reconstructor, and the scale of the coils that it was fitted on."""
+        """State of the fitted reconstructor, and the scale of the coils that it was fitted on.
+
+        And the state of a sampler that gives every slice its mask, where that is what was trained.
+        """
         path = self.path / "checkpoint.ckpt"
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             state, scale = loaded["reconstructor"], loaded["coil_scale"]
+            sampler = {name: loaded[name] for name in ("sampler",) if name in loaded}
             is_valid = scale.ndim == 1 and scale.is_floating_point() and bool((scale > 0).all())
             if is_valid and isinstance(state, dict):
-                return {"reconstructor": state, "coil_scale": scale}
+                return {"reconstructor": state, "coil_scale": scale} | sampler
         except Exception as error:  # torch raises whatever its reader meets in a broken file
             raise UserError(f"{path} is not a readable checkpoint") from error
         raise UserError(f"{path} is not the checkpoint of a run")

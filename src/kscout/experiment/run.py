@@ -17,7 +17,7 @@ from kscout.atomic import remove_partials
 from kscout.data import DATA, KspaceSet, Splits
 from kscout.data.slices import held_out
 from kscout.errors import Stopped, UserError
-from kscout.evaluation import Record, evaluate, summarise
+from kscout.evaluation import Record, evaluate, masks_of_slices, most_often_acquired, summarise
 from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
@@ -185,6 +185,11 @@ class Method:
             tile_budget(sampler.tile, budget)  # refuses a tile that is left without a point
         if sampler.kind not in SEARCHES:
             made = build_sampler(sampler.kind, budget, experiment.seed, **sampler.options())
+        if made is not None and made.adaptive and "closed_form" in closed_form:
+            raise UserError(
+                f"sampler '{sampler.kind}' has no one mask to fit kernels to: valid with it is "
+                "training.start random and training.finish as_trained"
+            )
         return cls(experiment, budget, made, reconstructor)
 
     @property
@@ -203,9 +208,14 @@ class Method:
 
     def mask(self) -> Tensor:
         """The mask to be acquired, bool ``(ky, kx)``."""
+        return self.found.mask().cpu()
+
+    @property
+    def found(self) -> Sampler:
+        """The sampler, after the search if there is one."""
         if self.sampler is None:
             raise RuntimeError("the mask has not been searched for yet")
-        return self.sampler.mask().cpu()
+        return self.sampler
 
     def fit(
         self,
@@ -324,7 +334,7 @@ def test(method: Method, splits: Splits, console: Console) -> list[Record]:
     with progress_bar(console, "test") as show:
         for name, part in held_out(splits).items():
             records += evaluate(
-                method.mask(),
+                method.found,
                 method.reconstructor,
                 part,
                 split=name,
@@ -337,15 +347,18 @@ def test(method: Method, splits: Splits, console: Console) -> list[Record]:
 def _write(
     run: RunFolder, method: Method, splits: Splits, records: list[Record], seconds: float
 ) -> None:
-    experiment, budget, mask = method.experiment, method.budget, method.mask()
-    test_set = splits["test"]
+    experiment, budget, test_set = method.experiment, method.budget, splits["test"]
+    mask = method.mask()
+    if method.found.adaptive:
+        mask = most_often_acquired(method.found, method.reconstructor, test_set, method.device)
     run.write_array("mask.npy", mask)
     history = method.mask_history
     if history is not None:
         run.write_array("mask_history.npy", history)
-    run.write_checkpoint(
-        reconstructor=method.reconstructor.cpu().state_dict(), coil_scale=test_set.coil_scale
-    )
+    state = {"reconstructor": method.reconstructor.cpu().state_dict()}
+    if method.found.adaptive:  # elsewhere the mask says it all
+        state["sampler"] = method.found.cpu().state_dict()
+    run.write_checkpoint(**state, coil_scale=test_set.coil_scale)
     run.write_table("records.csv", records)
     run.write_arrays("examples.npz", **_examples(method, test_set))
     run.write_json(
@@ -355,6 +368,7 @@ def _write(
             "sampler": experiment.sampler.model_dump(mode="json"),
             "reconstructor": experiment.reconstructor.model_dump(mode="json"),
             "learned": method.learned,
+            "adaptive": method.found.adaptive,
             "shape": list(budget.shape),
             "n_samples": int(mask.sum()),
             "n_acs": budget.n_acs,
@@ -374,7 +388,8 @@ def _examples(method: Method, data: KspaceSet) -> dict[str, Tensor]:
     volumes = data.volume.unique()[:N_EXAMPLES]
     places = [torch.nonzero(data.volume == v).flatten() for v in volumes]
     index = torch.stack([place[len(place) // 2] for place in places])
-    part, mask = data.select(index), method.mask().float()
+    part = data.select(index)
+    mask = masks_of_slices(method.found.cpu(), part.kspace, method.reconstructor)
     kspace = part.kspace * mask
     return {
         "reference": data.image(part.target),

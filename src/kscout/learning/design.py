@@ -3,15 +3,15 @@ r"""Optimal design: the mask of least expected error, and how far any mask is fr
 For coils, noise and prior of a :class:`~kscout.physics.gaussian.GaussianScan`, the expected squared
 error of the best linear reconstruction is the A-criterion (Pukelsheim 2006, ch. 6)
 
-.. math:: f(m) = \operatorname{tr}\big(L\,H(m)^{-1} L^H\big), \qquad
-   H(m) = I + \tfrac{1}{\sigma^2} B^H \operatorname{diag}(m)\, B
+.. math:: f(m) = \operatorname{tr}\big(L\,H(m)^{-1} L^T\big), \qquad
+   H(m) = I + \tfrac{2}{\sigma^2} B^T \operatorname{diag}(m)\, B
 
 with :math:`L` from white coefficients to the image. It is convex in a relaxed mask
 :math:`m \in [0, 1]`, so that its tangent at any :math:`m` bounds it from below at every mask:
 minimised over masks of the budget, the tangent is a certificate (Boyd & Vandenberghe 2004,
 sec. 7.5).
-The trace is sampled by random images (Hutchinson 1990) that stay the same throughout: the sampled
-criterion is convex too, and its certificate exact for it.
+On small planes the trace is exact. On others it is sampled by random images (Hutchinson 1990) that
+stay the same throughout: the sampled criterion is convex too, and its certificate exact for it.
 """
 
 import math
@@ -24,7 +24,13 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.data.slices import KspaceSet
-from kscout.learning.exchange import Advance, Criterion, MeasuredError, OfLines, exchange
+from kscout.learning.exchange import (
+    Advance,
+    Criterion,
+    MeasuredError,
+    OfLines,
+    exchange,
+)
 from kscout.physics.fourier import kspace_to_image
 from kscout.physics.gaussian import GaussianScan
 from kscout.recon import Reconstructor
@@ -34,6 +40,10 @@ from kscout.sampling.fixed import FIXED_MASKS
 
 _CHUNK = 8
 """Slices solved at once, which fit the processor's cache better than all."""
+
+
+MOST_WEIGHTS = 2**18
+"""Numbers in the dense matrix of a slice, above which the trace is sampled."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +96,11 @@ class ExpectedError:
             part = GaussianScan(
                 scan.maps[here],
                 scan.magnitude[here],
-                scan.spectrum,
+                scan.spectra,
                 scan.noise_std,
-                scan.is_real,
             )
             probe = part.white(generator)
-            signal = part.magnitude.square().sum((-2, -1)) * scan.spectrum.mean()
-            self.parts.append((part, part.image_adjoint(probe), signal[:, None, None]))
+            self.parts.append((part, part.image_adjoint(probe), part.signal[:, None, None]))
         self.n_slices = len(scan.maps)
 
     @torch.no_grad()
@@ -109,6 +117,41 @@ class ExpectedError:
             seen = scan.measure(v).abs().square().sum(-3) / signal
             gain += scan.information * seen.sum(0)
         return error / self.n_slices, gain / self.n_slices
+
+
+class ExactError:
+    """As :class:`ExpectedError`, without sampling: dense matrices, for small planes.
+
+    Parameters
+    ----------
+    scan : several slices, ``(slice, coil, y, x)``
+    """
+
+    def __init__(self, scan: GaussianScan) -> None:
+        self.information = scan.information
+        n_slices, *_, height, width = scan.maps.shape
+        n = height * width
+        unit = torch.eye(n, dtype=scan.maps.dtype).reshape(n, 1, height, width)
+        unit = torch.cat([unit, 1j * unit]).to(scan.maps.device).expand(-1, n_slices, -1, -1)
+        measured = torch.stack([scan.measure(e).flatten(1) for e in unit], -1)
+        image = torch.stack([scan.image(e).flatten(1) for e in unit], -1)
+        self.slices = list(zip(measured, torch.cat([image.real, image.imag], 1), strict=True))
+
+    @torch.no_grad()
+    def __call__(self, mask: Tensor) -> tuple[float, Tensor]:
+        """Relative error of a (relaxed) mask, and what each point gains, ``(ky, kx)``."""
+        error, gain = 0.0, torch.zeros(mask.shape, device=mask.device)
+        weights = mask.to(gain).flatten()
+        for measured, image in self.slices:
+            repeated = weights.repeat(len(measured) // len(weights))
+            precision = self.information * (measured.mH @ (repeated[:, None] * measured)).real
+            precision.diagonal().add_(1)
+            spread = torch.cholesky_solve(image.mT, torch.linalg.cholesky(precision))
+            signal = float(image.square().sum())
+            error += float((image.mT * spread).sum()) / signal
+            missed = (measured @ spread.to(measured.dtype)).abs().square().sum(1)
+            gain += self.information / signal * missed.reshape(-1, *mask.shape).sum(0)
+        return error / len(self.slices), gain / len(self.slices)
 
 
 def least(gain: Tensor, budget: Budget) -> Tensor:
@@ -156,7 +199,10 @@ def spend(weights: Tensor, budget: Budget) -> Tensor:
     -------
     float ``(ky, kx)`` in [0, 1], 1 on the ACS
     """
-    free, n_free = weights.double().masked_fill(budget.acs, 0), budget.n_samples - budget.n_acs
+    free, n_free = (
+        weights.double().masked_fill(budget.acs, 0),
+        budget.n_samples - budget.n_acs,
+    )
 
     def spent(factor: float) -> Tensor:
         return (free * factor).clamp(max=1)
@@ -205,10 +251,12 @@ def drawn(data: KspaceSet, n_slices: int, seed: int) -> KspaceSet:
     return data.select(order[:n_slices]).with_coil_scale(torch.ones(data.n_coils))
 
 
-def expected_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> ExpectedError:
-    """The criterion for coils, noise and prior of slices drawn from a set."""
+def expected_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> Criterion:
+    """The criterion for coils, noise and prior of slices drawn from a set, exact if affordable."""
     net = linear_reconstruction(data, seed, acs_size)
-    return ExpectedError(net.scan(drawn(data, n_slices, seed).kspace), seed)
+    scan = net.scan(drawn(data, n_slices, seed).kspace)
+    is_small = data.n_coils * math.prod(data.shape) ** 2 <= MOST_WEIGHTS
+    return ExactError(scan) if is_small else ExpectedError(scan, seed)
 
 
 def measured_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> MeasuredError:
@@ -216,8 +264,8 @@ def measured_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> 
     net = linear_reconstruction(data, seed, acs_size)
     slices = drawn(data, n_slices, seed)
     scan = net.scan(slices.kspace)
-    image = (scan.maps.conj() * kspace_to_image(slices.target)).sum(1).real
-    return MeasuredError(scan, slices.kspace, image)
+    image = (scan.maps.conj() * kspace_to_image(slices.target)).sum(1)
+    return MeasuredError(scan, slices.kspace, image, seed)
 
 
 def certify(
@@ -244,18 +292,17 @@ def certify(
     n_steps : of the relaxed mask, each of which can only raise the bound
     """
     criterion = expected_error(data, n_slices, seed, acs_size)
-    _, bound = relax(*_units(criterion, budget, lines), n_steps, advance)
+    units = line_budget(budget) if lines else budget
+    _, bound = relax(_of_units(criterion, budget, lines), units, n_steps, advance)
     return {
         name: Certificate(_db(criterion(mask.float())[0]), _db(bound))
         for name, mask in masks.items()
     }
 
 
-def _units(criterion: Criterion, budget: Budget, lines: bool) -> tuple[Criterion, Budget]:
-    """Criterion and budget in points, or in whole columns."""
-    if lines:
-        return OfLines(criterion, budget.shape[0]), line_budget(budget)
-    return criterion, budget
+def _of_units(criterion: Criterion, budget: Budget, lines: bool) -> Criterion:
+    """The criterion of points, or of whole columns."""
+    return OfLines(criterion, budget.shape[0]) if lines else criterion
 
 
 def _db(ratio: float) -> float:
@@ -271,7 +318,8 @@ def optimal_design(
     fit: object,
     *,
     error: Annotated[
-        Literal["expected", "measured"], Field(description="under the prior, or of real slices")
+        Literal["expected", "measured"],
+        Field(description="under the prior, or of real slices"),
     ] = "expected",
     init: Annotated[
         Literal["relaxed", "caipirinha", "variable_density", "poisson_disc", "uniform_lines"],
@@ -281,7 +329,7 @@ def optimal_design(
     acs_size: AcsSize = DEFAULT_ACS_SIZE,
     n_slices: Annotated[int, Field(ge=1, description="training slices")] = 16,
     n_steps: Annotated[int, Field(ge=1, description="of the relaxed mask")] = 40,
-    n_trials: Annotated[int, Field(ge=0, description="exchanges tried")] = 100,
+    n_trials: Annotated[int, Field(ge=0, description="exchanges tried")] = 60,
     advance: Advance = lambda stage, done, total: None,
 ) -> list[DesignedMask]:
     """The mask of least error found: relaxed, rounded, and improved by exchange.
@@ -301,14 +349,16 @@ def optimal_design(
     it alone
     """
     expected = expected_error(train, n_slices, seed, acs_size)
-    judge: Criterion = expected
+    judge = expected
     if error == "measured":
         judge = measured_error(train, n_slices, seed, acs_size)
-    (expected_of, units), (judge_of, _) = (_units(c, budget, lines) for c in (expected, judge))
+    units = line_budget(budget) if lines else budget
     if init == "relaxed":
-        start = diffuse(relax(expected_of, units, n_steps, advance)[0], units)
+        mask = diffuse(relax(_of_units(expected, budget, lines), units, n_steps, advance)[0], units)
     else:
-        start = FIXED_MASKS[init](budget, seed)
-        start = start.all(0, keepdim=True) if lines else start
-    mask, least_error = exchange(judge_of, start, units, seed, n_trials, advance)
+        mask = FIXED_MASKS[init](budget, seed)
+        mask = mask.all(0, keepdim=True) if lines else mask
+    mask, least_error = exchange(
+        _of_units(judge, budget, lines), mask, units, seed, n_trials, advance
+    )
     return [DesignedMask(mask.expand(budget.shape), least_error)]

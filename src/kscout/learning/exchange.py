@@ -88,34 +88,60 @@ class OfLines:
 
 
 class MeasuredError:
-    r"""What the best linear reconstruction misses of real slices, over their energy.
+    r"""What the best linear reconstruction misses of real slices' magnitude, over their energy.
 
-    With :math:`u = H^{-1} L^H (\hat x - x)`, the derivative in a point of the mask is
-    :math:`2\,\operatorname{Re}\langle B u, y - B \hat v\rangle / \sigma^2` there: it knows what the
-    point measured, where the expected error knows its variance alone.
+    Errors :math:`e = \hat x - x` are taken along the phase of the image, because those across it do
+    not change its magnitude to first order. With the residual :math:`r = y - B \hat v`, a point is
+    worth, summed over coils,
+
+    .. math:: \tfrac{2}{\sigma^2}\, w \cdot
+       \begin{cases} s & \text{missing} \\
+       2 s + |B H^{-1} L^T z|^2 & \text{acquired,} \end{cases}
+       \qquad s = -\operatorname{Re}\langle B H^{-1} L^T e,\, r\rangle, \quad
+       w = \sigma^2 / \overline{|r|^2}
+
+    with z of that phase and white magnitude. The slope s knows what the point measured. If the
+    prior were true, that of an acquired point would be zero in the mean, as its weight is at its
+    best, and what it is worth would be the second term, the curvature. The factor w makes of a
+    little of a point the whole of it, by the Woodbury identity (exactly so for one coil).
 
     Parameters
     ----------
     scan : the slices' model, ``(slice, coil, y, x)``
     kspace : complex ``(slice, coil, ky, kx)``, fully sampled, noise included
-    image : ``(slice, y, x)``, what should come out
+    image : complex ``(slice, y, x)``, what should come out
+    seed : of z
+    n_iterations : of conjugate gradients
     """
 
     def __init__(
-        self, scan: GaussianScan, kspace: Tensor, image: Tensor, n_iterations: int = 20
+        self,
+        scan: GaussianScan,
+        kspace: Tensor,
+        image: Tensor,
+        seed: int,
+        n_iterations: int = 15,
     ) -> None:
         self.scan, self.kspace, self.image = scan, kspace, image
+        self.phase = torch.sgn(image)
+        self.energy = image.abs().square().sum((-2, -1), keepdim=True)
+        white = scan.white(torch.Generator().manual_seed(seed)).real
+        self.probe = scan.image_adjoint(self.phase * white)
         self.n_iterations = n_iterations
 
     @torch.no_grad()
     def __call__(self, mask: Tensor) -> tuple[float, Tensor]:
-        scan, mask = self.scan, mask.to(self.scan.magnitude)
-        n = len(self.image)
-        energy = self.image.abs().square().sum((-2, -1), keepdim=True)
+        """Relative error of a binary mask, and what each point is worth, ``(ky, kx)``."""
+        scan, mask, n = self.scan, mask.to(self.scan.magnitude), len(self.image)
         b = scan.information * scan.measure_adjoint(mask * self.kspace)
         v = scan.solve(b, mask, self.n_iterations)
-        error = scan.image(v) - self.image
-        u = scan.solve(scan.image_adjoint(error / energy), mask, self.n_iterations)
+        error = self.phase * (self.phase.conj() * (scan.image(v) - self.image)).real
         residual = self.kspace - scan.measure(v)
-        gain = -2 * scan.information * (scan.measure(u).conj() * residual).real.sum((0, 1))
-        return float((error.abs().square() / energy).sum() / n), gain / n
+        u = scan.solve(scan.image_adjoint(error / self.energy), mask, self.n_iterations)
+        slope = -(scan.measure(u).conj() * residual).real.sum((0, 1))
+        z = scan.solve(self.probe / self.energy.sqrt(), mask, self.n_iterations)
+        curvature = scan.measure(z).abs().square().sum((0, 1))
+        whole = scan.noise_std**2 / residual.abs().square().mean((0, 1))
+        gain = torch.where(mask > 0, 2 * slope + curvature, slope)
+        worth = scan.information * whole * gain
+        return float((error.abs().square() / self.energy).sum() / n), worth / n

@@ -56,7 +56,7 @@ def budgeted_nmse(
     Parameters
     ----------
     predicted, kspace, target : complex ``(batch, coil, ky, kx)``
-    mask : ``(ky, kx)``
+    mask : ``(ky, kx)`` or ``(batch, 1, ky, kx)``
     norm : the denominator, where these slices are part of a batch; their own if not given
     """
     missing = (predicted - target).abs().square()
@@ -99,26 +99,31 @@ class JointModule(pl.LightningModule):
         self.mask_learning_rate, self.learning_rate = mask_learning_rate, learning_rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [
-            {"params": list(self.sampler.parameters()), "lr": self.mask_learning_rate},
-            {"params": list(self.reconstructor.parameters()), "lr": self.learning_rate},
-        ]
-        return torch.optim.Adam([group for group in groups if group["params"]])
+        reconstructor = (list(self.reconstructor.parameters()), self.learning_rate)
+        parts = [*self._of_sampler(), reconstructor]
+        return torch.optim.Adam([{"params": p, "lr": rate} for p, rate in parts if p])
+
+    def _of_sampler(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """What the sampler trains, with the learning rates at the start: scores and networks."""
+        networks = self.sampler.networks
+        of_networks = {id(p) for p in networks}
+        scores = [p for p in self.sampler.parameters() if id(p) not in of_networks]
+        parts = [(scores, self.mask_learning_rate), (networks, self.learning_rate)]
+        return [part for part in parts if part[0]]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let the mask settle: its noise and its learning rate fall to nothing."""
+        """Let the mask settle: its noise and its learning rates fall to nothing."""
         done = self.global_step / self.trainer.estimated_stepping_batches
         if isinstance(self.sampler, LearnedSampler):
             self.sampler.anneal(done)
-            mask_group = self.trainer.optimizers[0].param_groups[0]
-            mask_group["lr"] = self.mask_learning_rate * (1 - done)
+            groups = self.trainer.optimizers[0].param_groups
+            for group, (_, rate) in zip(groups, self._of_sampler(), strict=False):
+                group["lr"] = rate * (1 - done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        # A generator per step, not one that runs on: a resumed run draws what it would have drawn.
-        step_seed = (self.seed << 32) + self.global_step
-        mask = self.sampler(torch.Generator().manual_seed(step_seed))
+        mask = self.sampler(self._generator())
         optimizer.zero_grad()
         loss = self._backward(batch, mask)
         self._log("train_loss", loss, batch)
@@ -130,8 +135,12 @@ class JointModule(pl.LightningModule):
         optimizer.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = [loss for loss, _ in self._losses(batch, self.sampler(None))]
+        losses = [loss for loss, _ in self._losses(batch, self.sampler(None), lambda: None)]
         self._log("val_loss", sum_over_processes(torch.stack(losses).sum()), batch)
+
+    def _generator(self) -> torch.Generator:
+        """One per step, not one that runs on: a resumed run draws what it would have drawn."""
+        return torch.Generator().manual_seed((self.seed << 32) + self.global_step)
 
     def _backward(self, batch: Batch, mask: Tensor) -> Tensor:
         """Gradients of the loss of the whole batch; returns the loss."""
@@ -140,7 +149,7 @@ class JointModule(pl.LightningModule):
         # What a sampler makes of its gradient need not be linear, so it gets that of the whole
         # batch, at once.
         leaf = mask.detach().requires_grad_(mask.requires_grad)
-        for loss, is_last in self._losses(batch, leaf):
+        for loss, is_last in self._losses(batch, leaf, self._generator):
             with nullcontext() if is_last else self._unshared():
                 self.manual_backward(n_processes * loss)  # DDP takes the mean over processes
             total += loss.detach()
@@ -148,11 +157,14 @@ class JointModule(pl.LightningModule):
             mask.backward(sum_over_processes(leaf.grad) / n_processes)
         return sum_over_processes(total)
 
-    def _losses(self, batch: Batch, mask: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    def _losses(
+        self, batch: Batch, shared: Tensor, generator: Callable[[], torch.Generator | None]
+    ) -> Iterator[tuple[Tensor, bool]]:
         """What each part of this process's slices adds to the loss, and whether it is the last."""
         norm = sum_over_processes(batch.weight * self._norm(batch.target))
         kspace, target = (x.split(self.micro_batch or len(x)) for x in (batch.kspace, batch.target))
         for i in range(len(kspace)):
+            mask = self.sampler.for_slices(kspace[i], self.reconstructor, shared, generator())
             loss = batch.weight * self._loss(kspace[i], target[i], mask, norm)
             yield loss, i == len(kspace) - 1
 

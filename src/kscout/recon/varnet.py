@@ -1,6 +1,7 @@
 """An unrolled variational network for coils that it has not seen."""
 
-from typing import Annotated
+import copy
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -63,6 +64,12 @@ class VarNet(Reconstructor):
     def calibrate(self, kspace: Tensor, target: Tensor, coil_scale: Tensor, seed: int) -> None:
         """Calibrate the linear start."""
         self.start.calibrate(kspace, target, coil_scale, seed)
+
+    def for_scan(self, kspace: Tensor, mask: Tensor) -> Self:
+        """The same network from a linear start for one scan, see :meth:`GaussianSense.for_scan`."""
+        adapted = copy.deepcopy(self)
+        adapted.start = self.start.for_scan(kspace, mask)
+        return adapted
 
     def predict(self, kspace: Tensor, mask: Tensor) -> Tensor:
         scale = self.start.coil_scale[:, None, None]

@@ -1,7 +1,8 @@
 """Samplers: which points of k-space to acquire, to an exact budget.
 
 To add a fixed mask, write a function in ``fixed.py`` and add it to its dict; to add a learned
-sampler, write a class in ``learned.py`` and add it to its dict. Positional arguments come from the
+sampler, write a class in ``learned.py`` and add it to its dict; one that gives every slice its own
+mask has a file to itself (``staged.py``). Positional arguments come from the
 experiment; keyword-only arguments are what a configuration may set, and their annotations are its
 validation.
 """
@@ -12,7 +13,9 @@ from typing import Any
 from kscout.sampling.base import FixedSampler, Sampler
 from kscout.sampling.budget import Budget
 from kscout.sampling.fixed import FIXED_MASKS
-from kscout.sampling.learned import LEARNED_SAMPLERS, LearnedSampler
+from kscout.sampling.learned import LEARNED_SAMPLERS as ONE_MASK_SAMPLERS
+from kscout.sampling.learned import LearnedSampler
+from kscout.sampling.staged import StagedSampler
 
 __all__ = [
     "FIXED_MASKS",
@@ -22,9 +25,11 @@ __all__ = [
     "FixedSampler",
     "LearnedSampler",
     "Sampler",
+    "StagedSampler",
     "build_sampler",
 ]
 
+LEARNED_SAMPLERS: dict[str, type[LearnedSampler]] = {**ONE_MASK_SAMPLERS, "staged": StagedSampler}
 SAMPLERS: dict[str, Callable[..., Any]] = {**FIXED_MASKS, **LEARNED_SAMPLERS}
 
 

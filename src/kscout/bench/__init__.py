@@ -1,0 +1,1 @@
+"""Suites: masks by reconstructors by seeds on equal terms, audited before a number is printed."""

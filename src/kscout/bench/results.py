@@ -1,0 +1,204 @@
+"""What a suite found, as one document of plain values: the source of every table and picture."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kscout import __version__
+from kscout.bench.audit import Finding
+from kscout.bench.folder import WHERE, BenchRun
+from kscout.bench.statistics import Floats, best_of, difference_db, mean_over_slices
+from kscout.bench.suite import Suite
+from kscout.bench.swapped import MOST_SLICES, Table
+from kscout.data import Splits
+from kscout.data.slices import held_out
+from kscout.evaluation import METRICS, Record
+from kscout.report.table import FEW_SCANS
+
+Gaps = Mapping[tuple[str, str], Mapping[str, float]]
+"""(reconstruction, method) to ``error_db``, ``bound_db`` and ``gap_db`` of its mask."""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that has been run and found, before it is compared.
+
+    Attributes
+    ----------
+    tried : runs of all trials at the first seed
+    validation : mean validation error of each of them, by folder
+    tested : runs of the chosen trials at all seeds
+    first : those of them at the first seed
+    """
+
+    tried: Sequence[BenchRun]
+    validation: Mapping[Path, float | None]
+    tested: Sequence[BenchRun]
+    first: Sequence[BenchRun]
+    splits: Splits
+    findings: Sequence[Finding]
+    swapped: Table
+    gaps: Gaps | None
+
+
+def document(suite: Suite, evidence: Evidence, command: str) -> Document:
+    """All numbers of a suite. What takes time stands under ``seconds``, and nothing else varies.
+
+    Returns
+    -------
+    plain values that strict JSON can hold
+    """
+    test = evidence.splits["test"]
+    return {
+        "suite": suite.name,
+        "question": suite.question,
+        "command": command,
+        "versions": _versions(),
+        "metric": suite.metric,
+        "seeds": suite.seeds,
+        "data": suite.data.model_dump(mode="json"),
+        "budget": _budget(suite, evidence),
+        "methods": {
+            name: {
+                "learned": suite.learned(name),
+                "trials": [trial.model_dump(mode="json", exclude_unset=True) for trial in trials],
+            }
+            for name, trials in suite.masks.items()
+        },
+        "reconstructors": {
+            name: {
+                "reconstructor": entry.reconstructor.model_dump(mode="json"),
+                "training": suite.training_of(name).model_dump(mode="json"),
+            }
+            for name, entry in suite.reconstructors.items()
+        },
+        "audit": [finding._asdict() for finding in evidence.findings],
+        "tuning": _tuning(suite, evidence),
+        "results": _results(suite, evidence),
+        "swapped": {"n_slices": min(MOST_SLICES, len(test)), "mean": evidence.swapped},
+        "certificate": _certificate(suite, evidence.gaps),
+        "seconds": {
+            name: {
+                method: float(np.mean([run.folder.results()["seconds"] for run in runs]))
+                for method, runs in _by_method(evidence.tested, name).items()
+            }
+            for name in suite.reconstructors
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {
+        "kscout": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _budget(suite: Suite, evidence: Evidence) -> Document:
+    found = evidence.first[0].folder.results()
+    kept = {key: found[key] for key in ("shape", "n_samples", "n_acs", "acceleration")}
+    return {"asked": suite.budget.model_dump(mode="json", exclude_none=True), **kept}
+
+
+def _tuning(suite: Suite, evidence: Evidence) -> Document:
+    """Of every pair, the validation error of each trial and the number of the one tested."""
+    tested = {(run.reconstruction, run.method): run.trial for run in evidence.tested}
+    return {
+        name: {
+            method: {
+                "validation": [evidence.validation[run.folder.path] for run in runs],
+                "chosen": tested[name, method],
+            }
+            for method, runs in _by_method(evidence.tried, name).items()
+        }
+        for name in suite.reconstructors
+    }
+
+
+def _certificate(suite: Suite, gaps: Gaps | None) -> Document | None:
+    if gaps is None:
+        return None
+    return {
+        name: {method: dict(gaps[name, method]) for method in suite.masks}
+        for name in suite.reconstructors
+    }
+
+
+def _by_method(runs: Sequence[BenchRun], reconstruction: str) -> dict[str, list[BenchRun]]:
+    found: dict[str, list[BenchRun]] = {}
+    for run in runs:
+        if run.reconstruction == reconstruction:
+            found.setdefault(run.method, []).append(run)
+    return found
+
+
+def _results(suite: Suite, evidence: Evidence) -> Document:
+    splits = [name for name in held_out(evidence.splits) if name != "val"]
+    results: Document = {}
+    for name in suite.reconstructors:
+        records = {
+            method: [run.records() for run in runs]
+            for method, runs in _by_method(evidence.tested, name).items()
+        }
+        results[name] = {split: _compared(suite, records, split) for split in splits}
+    return results
+
+
+def _compared(
+    suite: Suite, records: Mapping[str, Sequence[Sequence[Record]]], split: str
+) -> Document:
+    """All methods with one reconstructor on one test condition, the best first."""
+    sorted_ = {
+        method: [_of_split(part, split) for part in seeds] for method, seeds in records.items()
+    }
+    places = next(iter(sorted_.values()))[0]
+    volumes = [record["volume"] for record in places]
+    scores = {method: _scores(seeds) for method, seeds in sorted_.items()}
+    errors = {method: found[suite.metric] for method, found in scores.items()}
+    fixed = [method for method in suite.masks if not suite.learned(method)]
+    best = best_of(errors, fixed)
+    rows: Document = {}
+    for method in sorted(errors, key=lambda name: float(errors[name].mean())):
+        means = {
+            metric: mean_over_slices(values, volumes)._asdict()
+            for metric, values in scores[method].items()
+            if np.isfinite(values).all()
+        }
+        row: Document = {"learned": suite.learned(method), "means": means}
+        if method != best:
+            found = difference_db(errors[method], errors[best], volumes)
+            row["difference_db"] = {**found._asdict(), "by_seed": list(found.by_seed)}
+            row["verdict"] = found.verdict
+        rows[method] = row
+    n_volumes = len(set(volumes))
+    return {
+        "n_slices": len(volumes),
+        "n_volumes": n_volumes,
+        "is_few": n_volumes < FEW_SCANS,
+        "best_fixed": best,
+        "methods": rows,
+    }
+
+
+def _of_split(records: Sequence[Record], split: str) -> list[Record]:
+    """Its records in an order that all runs share, so that slices can be paired."""
+    part = [record for record in records if record["split"] == split]
+    return sorted(part, key=lambda record: [record[key] for key in WHERE])
+
+
+def _scores(seeds: Sequence[Sequence[Record]]) -> dict[str, Floats]:
+    """Of every metric, float64 ``(seed, slice)``."""
+    return {
+        metric: np.array([[record[metric] for record in part] for part in seeds])
+        for metric in METRICS
+    }

@@ -1,0 +1,94 @@
+"""Suites: check, run, and one table over several."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kscout.cli.common import Overrides, console, group
+from kscout.cli.sweeps import Given, with_launch_options
+
+app = group("Compare masks and reconstructors on equal terms, audited, with statistics.")
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="see configs/suites/")]
+
+
+@app.command("check")
+def check(suite: SuiteFile, overrides: Overrides = None) -> None:
+    """Audit a suite without running anything, and say how many runs it has.
+
+    Example:
+
+        kscout bench check configs/suites/brain.yaml
+    """
+    from kscout.bench.run import check_suite
+    from kscout.bench.suite import load_suite
+
+    check_suite(load_suite(suite, overrides or ()), console())
+
+
+@app.command("run")
+@with_launch_options
+def run(
+    suite: SuiteFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs [bench/NAME]")] = None,
+    results: Annotated[
+        Path, typer.Option(help="folder for NAME.json, NAME.md and NAME.html")
+    ] = Path("results/bench"),
+    *,
+    given: Given,
+) -> None:
+    """Run a suite: tune on validation data, run all seeds, audit, and compare.
+
+    Stopped at any moment, the same command goes on and ends in the same table. On SLURM it hands
+    the runs in and returns: call it again when they have ended.
+
+    Examples:
+
+        kscout bench run configs/suites/digits.yaml
+
+        kscout bench run configs/suites/brain.yaml seeds=5 --on slurm --gpus 1 --time 2:00:00
+    """
+    from kscout.bench.folder import BenchFolder
+    from kscout.bench.run import run_suite
+    from kscout.bench.suite import load_suite
+    from kscout.bench.tables import print_results
+    from kscout.experiment.config import check as checked
+    from kscout.sweep.launch import Launch
+
+    loaded = load_suite(suite, overrides or ())
+    launch = checked(Launch, given, "options")
+    folder = BenchFolder(out or Path("bench") / loaded.name.replace(" ", "-"))
+    command = shlex.join(["kscout", "bench", "run", _short(suite), *(overrides or ())])
+    ended = run_suite(loaded, folder, results, launch, command, console())
+    if ended.has_failed:
+        raise typer.Exit(1)
+    if ended.results is not None:
+        print_results(ended.results, console())
+        typer.echo(f"results: {ended.results}")
+        typer.echo(f"page: {ended.results.with_suffix('.html')}")
+
+
+def _short(path: Path) -> str:
+    """As seen from here, where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+@app.command("table")
+def table(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS.json...", help="from kscout bench run")
+    ],
+) -> None:
+    """Print one Markdown table over suites: a row for each reconstructor and test condition.
+
+    Example:
+
+        kscout bench table results/bench/digits.json results/bench/brain.json
+    """
+    from kscout.bench.tables import summary
+
+    typer.echo(summary(results))
