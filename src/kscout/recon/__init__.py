@@ -12,7 +12,16 @@ from kscout.recon.spirit_net import SpiritNet
 from kscout.recon.varnet import VarNet
 from kscout.recon.zero_filled import ZeroFilled
 
-__all__ = ["RECONSTRUCTORS", "CgSpirit", "CoilUnet", "Reconstructor", "SpiritNet", "ZeroFilled"]
+__all__ = [
+    "RECONSTRUCTORS",
+    "CgSpirit",
+    "CoilUnet",
+    "GaussianSense",
+    "Reconstructor",
+    "SpiritNet",
+    "VarNet",
+    "ZeroFilled",
+]
 
 RECONSTRUCTORS: dict[str, type[Reconstructor]] = {
     "zero_filled": ZeroFilled,

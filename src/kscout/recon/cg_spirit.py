@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kscout.physics.calibration import normal_equations, solve_kernel
 from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
 from kscout.recon.base import Reconstructor
-from kscout.recon.spirit_net import _odd
+from kscout.recon.spirit_net import odd
 
 N_SLICES, N_EQUATIONS = 100, 200_000
 """The most that a calibration takes: many slices with few points each generalise better."""
@@ -70,7 +70,7 @@ class CgSpirit(Reconstructor):
         seed: int = 0,
         *,
         kernel_size: Annotated[
-            int, Field(ge=3, description="width of the kernel, odd"), AfterValidator(_odd)
+            int, Field(ge=3, description="width of the kernel, odd"), AfterValidator(odd)
         ] = 7,
         n_iterations: Annotated[int, Field(ge=1, description="of conjugate gradients")] = 15,
         boundary: Boundary = "zero",

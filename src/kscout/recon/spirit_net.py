@@ -10,7 +10,8 @@ from kscout.physics.spirit import Boundary, correlate, kernel_response, transfor
 from kscout.recon.base import Reconstructor
 
 
-def _odd(size: int) -> int:
+def odd(size: int) -> int:
+    """The size of a kernel with a centre; ``ValueError`` for any other."""
     if size % 2 == 0:
         raise ValueError(f"an odd number is needed, such as {size - 1} or {size + 1}")
     return size
@@ -42,7 +43,7 @@ class SpiritNet(Reconstructor):
         *,
         n_blocks: Annotated[int, Field(ge=1, description="number of SPIRiT blocks")] = 5,
         kernel_size: Annotated[
-            int, Field(ge=3, description="width of the kernels, odd"), AfterValidator(_odd)
+            int, Field(ge=3, description="width of the kernels, odd"), AfterValidator(odd)
         ] = 7,
         boundary: Boundary = "zero",
     ) -> None:
