@@ -49,7 +49,7 @@ def exact(made: GaussianScan, mask: Tensor) -> float:
         return torch.cat([flat.real, flat.imag], 1).double()
 
     image, precision = dense(made.image), dense(lambda v: made.precision(v, mask))
-    posterior = image @ torch.linalg.inv(precision) @ image.mT
+    posterior = image @ torch.cholesky_inverse(torch.linalg.cholesky(precision)) @ image.mT
     traces = [torch.diagonal(m, dim1=-2, dim2=-1).sum(-1) for m in (posterior, image @ image.mT)]
     return float((traces[0] / traces[1]).mean())
 

@@ -68,8 +68,9 @@ def test_the_posterior_is_that_of_dense_algebra(share: float) -> None:
     y = (truth + 0.3 * noise) * kept
     image, measured = dense(made.image), dense(lambda v: kept * made.measure(v))
     eye = 0.3**2 / 2 * torch.eye(measured.shape[1], dtype=torch.float64)
-    gain = image @ measured.mT @ torch.linalg.inv(measured @ measured.mT + eye)
-    expected = (gain @ as_real(y)[..., None])[..., 0]
+    covariance = torch.linalg.cholesky(measured @ measured.mT + eye)
+    weights = torch.cholesky_solve(as_real(y)[..., None], covariance)
+    expected = (image @ measured.mT @ weights)[..., 0]
     found = as_real(made.reconstruct(y, kept, 80))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

@@ -77,7 +77,9 @@ def dense(maps, mask, regularisation):
     pixels[(torch.arange(n), *inside.nonzero().T)] = 1 / root_sum_of_squares(maps)[inside] + 0j
     encoding = (mask * image_to_kspace(maps * pixels[:, None])).flatten(1).T
     normal = mask.numel() / mask.sum() * encoding.mH @ encoding
-    covariance = torch.linalg.inv(normal + regularisation * torch.eye(n))
+    covariance = torch.cholesky_inverse(
+        torch.linalg.cholesky(normal + regularisation * torch.eye(n))
+    )
     g = torch.full(mask.shape, torch.nan, dtype=torch.float64)
     g[inside] = covariance.diagonal().real.sqrt()
     return g
