@@ -10,6 +10,7 @@ from torch import Tensor
 
 import laws
 from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
 from kscout.learning.design import (
     ExactError,
     ExpectedError,
@@ -216,6 +217,10 @@ def test_lines_are_whole(error: str) -> None:
     mask = found.mask(budget)
     laws.exact_budget(mask, budget)
     assert torch.equal(mask, mask[:1].expand(budget.shape))
+    with pytest.raises(UserError, match="no whole columns"):
+        optimal_design(  # type: ignore[arg-type]
+            budget, 0, data, data, ZeroFilled(2), None, lines=True, init="poisson_disc"
+        )
     points, lines = (
         certify({"found": mask}, data, budget, 0, acs_size=4, lines=whole)["found"]
         for whole in (False, True)

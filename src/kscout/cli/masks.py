@@ -85,7 +85,7 @@ def bound(
 
     Examples:
 
-        kscout mask bound caipirinha.npy disc.npy --config configs/brain_noise.yaml
+        kscout mask bound caipirinha.npy disc.npy --config configs/noise.yaml
 
         kscout mask bound runs/brain --config runs/brain/config.yaml --set data.snr_db=20
     """

@@ -93,6 +93,7 @@ def certify_masks(
             budget,
             experiment.seed,
             acs_size=size,
+            lines=all(bool((mask == mask[:1]).all()) for mask in named.values()),
             n_slices=n_slices,
             n_steps=n_steps,
             advance=show,
@@ -107,8 +108,8 @@ def print_certificates(certificates: dict[str, Certificate], console: Console) -
         table.add_row(name, *cells)
     console.print(table)
     console.print(
-        "Error over signal of the best linear reconstruction; no mask of the same budget is below "
-        "the bound."
+        "Expected error over signal of the best linear reconstruction, under its Gaussian prior; "
+        "no mask of the same budget and ACS is below the bound, for the slices drawn."
     )
 
 

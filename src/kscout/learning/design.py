@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
 from kscout.learning.exchange import (
     Advance,
     Criterion,
@@ -61,7 +62,7 @@ class Certificate:
 
     @property
     def gap_db(self) -> float:
-        """What the mask leaves on the table at most."""
+        """What the mask leaves on the table by the expected error, for the slices drawn."""
         return self.error_db - self.bound_db
 
 
@@ -348,6 +349,11 @@ def optimal_design(
     -------
     it alone
     """
+    if lines and init not in ("relaxed", "uniform_lines"):
+        raise UserError(
+            f"optimal_design: init '{init}' has no whole columns to begin from: valid with lines "
+            "is relaxed or uniform_lines"
+        )
     expected = expected_error(train, n_slices, seed, acs_size)
     judge = expected
     if error == "measured":
