@@ -30,7 +30,7 @@ from torch import Tensor
 
 from kscout.data import DATA, Splits
 from kscout.evaluation import evaluate, summarise
-from kscout.learning.design import diffuse, expected_error, measured_error, relax
+from kscout.learning.design import expected_error, measured_error, relax
 from kscout.learning.exchange import Criterion, exchange
 from kscout.learning.joint import fit_jointly
 from kscout.recon import RECONSTRUCTORS, Reconstructor
@@ -38,6 +38,7 @@ from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE
 from kscout.sampling import Budget, FixedSampler, Sampler
 from kscout.sampling.fixed import FIXED_MASKS
 from kscout.sampling.learned import Activation, GlobalSampler
+from kscout.sampling.rounding import diffuse
 
 SEEDS = (0, 1, 2)
 N_DESIGN_SLICES, N_RELAXING = 4, 20

@@ -15,10 +15,8 @@ from kscout.learning.design import (
     ExactError,
     ExpectedError,
     certify,
-    diffuse,
     optimal_design,
     relax,
-    spend,
 )
 from kscout.learning.exchange import MeasuredError, exchange
 from kscout.physics.fourier import image_to_kspace
@@ -145,26 +143,6 @@ def test_exchange_never_gets_worse_and_keeps_the_budget() -> None:
     mask, error = exchange(criterion, start, budget, 0, 40)
     laws.exact_budget(mask, budget)
     assert error == criterion(mask.float())[0] < criterion(start.float())[0]
-
-
-@pytest.mark.parametrize("n_samples", [9, 10, 47, 129])
-def test_rounding_keeps_the_budget(n_samples: int) -> None:
-    shape = (13, 10)
-    budget = Budget.of(shape, n_samples=n_samples, acs="square", acs_size=3)
-    weights = torch.rand(shape, generator=torch.Generator().manual_seed(0)) ** 4
-    relaxed = spend(weights, budget)
-    assert float(relaxed.sum()) == pytest.approx(n_samples, rel=1e-5)
-    assert float(relaxed.max()) <= 1
-    assert (relaxed[budget.acs] == 1).all()
-    laws.exact_budget(diffuse(relaxed, budget), budget)
-
-
-def test_diffusion_follows_the_density() -> None:
-    budget = Budget.of((40, 48), n_samples=480)
-    relaxed = torch.full((40, 48), 0.1)
-    relaxed[:, 24:] = 0.4
-    mask = diffuse(relaxed, budget)
-    assert int(mask[:, 24:].sum()) == pytest.approx(384, abs=15)
 
 
 def small_set() -> KspaceSet:

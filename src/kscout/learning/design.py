@@ -38,6 +38,7 @@ from kscout.recon import Reconstructor
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE, AcsSize, GaussianSense
 from kscout.sampling.budget import Budget, line_budget, take_highest
 from kscout.sampling.fixed import FIXED_MASKS
+from kscout.sampling.rounding import diffuse, spend
 
 _CHUNK = 8
 """Slices solved at once, which fit the processor's cache better than all."""
@@ -187,56 +188,6 @@ def relax(
             mask = spend(mask * gain.sqrt(), budget)
         advance("relaxed masks", step + 1, n_steps)
     return mask, bound
-
-
-def spend(weights: Tensor, budget: Budget) -> Tensor:
-    """Weights times the factor that makes a relaxed mask of the budget, none above 1.
-
-    Parameters
-    ----------
-    weights : float ``(ky, kx)``, positive
-
-    Returns
-    -------
-    float ``(ky, kx)`` in [0, 1], 1 on the ACS
-    """
-    free, n_free = (
-        weights.double().masked_fill(budget.acs, 0),
-        budget.n_samples - budget.n_acs,
-    )
-
-    def spent(factor: float) -> Tensor:
-        return (free * factor).clamp(max=1)
-
-    low, high = 0.0, 1 / float(free[~budget.acs].min().clamp_min(1e-300))
-    for _ in range(200):  # bisection, in the log where it can
-        middle = (low * high) ** 0.5 if low else high * 1e-12
-        if float(spent(middle).sum()) < n_free:
-            low = middle
-        else:
-            high = middle
-    return spent(high if n_free else 0).float() + budget.acs
-
-
-def diffuse(relaxed: Tensor, budget: Budget) -> Tensor:
-    """A binary mask with the density of a relaxed one, its points kept apart.
-
-    Error diffusion row by row, alternately forwards and backwards (Floyd & Steinberg 1976), then
-    to the exact budget at the highest of the relaxed mask.
-    """
-    left = relaxed.double().numpy().copy()
-    chosen = torch.zeros(budget.shape, dtype=torch.bool)
-    n_rows, n_columns = budget.shape
-    for row in range(n_rows):
-        step = 1 if row % 2 == 0 else -1
-        for column in range(n_columns)[::step]:
-            chosen[row, column] = bool(left[row, column] >= 0.5)
-            error = left[row, column] - float(chosen[row, column])
-            for down, along, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
-                y, x = row + down, column + along * step
-                if y < n_rows and 0 <= x < n_columns:
-                    left[y, x] += error * share / 16
-    return take_highest(chosen + 0.5 * relaxed, budget)
 
 
 def linear_reconstruction(data: KspaceSet, seed: int, acs_size: int) -> GaussianSense:

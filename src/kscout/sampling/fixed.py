@@ -24,6 +24,7 @@ from kscout.sampling.budget import (
     take_highest,
 )
 from kscout.sampling.files import read_mask
+from kscout.sampling.rounding import spread_density
 from kscout.sampling.tiles import check_tile, repeat_tile
 
 Ints = NDArray[np.int64]
@@ -392,6 +393,7 @@ FIXED_MASKS: dict[str, Callable[..., Tensor]] = {
     "random_tile": random_tile,
     "random_points": random_points,
     "variable_density": variable_density,
+    "spread_density": spread_density,
     "poisson_disc": poisson_disc,
     "low_frequency": low_frequency,
     "file": from_file,
