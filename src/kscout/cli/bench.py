@@ -20,7 +20,7 @@ def check(suite: SuiteFile, overrides: Overrides = None) -> None:
 
     Example:
 
-        kscout bench check configs/suites/brain.yaml
+        kscout bench check configs/suites/noise_r8.yaml
     """
     from kscout.bench.run import check_suite
     from kscout.bench.suite import load_suite
@@ -47,9 +47,9 @@ def run(
 
     Examples:
 
-        kscout bench run configs/suites/digits.yaml
+        kscout bench run configs/suites/digits_r4.yaml
 
-        kscout bench run configs/suites/brain.yaml seeds=5 --on slurm --gpus 1 --time 2:00:00
+        kscout bench run configs/suites/noise_r8.yaml seeds=5 --on slurm --gpus 1 --time 2:00:00
     """
     from kscout.bench.folder import BenchFolder
     from kscout.bench.run import run_suite
@@ -87,7 +87,7 @@ def table(
 
     Example:
 
-        kscout bench table results/bench/digits.json results/bench/brain.json
+        kscout bench table results/bench/noise-20-dB-R8.json results/bench/noise-20-dB-R4.json
     """
     from kscout.bench.tables import summary
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from kscout.atomic import atomic_path
@@ -102,7 +102,8 @@ def certify_masks(
 
 def print_certificates(certificates: dict[str, Certificate], console: Console) -> None:
     """One line a mask, the best first."""
-    table = Table("mask", "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
+    name = Column("mask", overflow="fold")
+    table = Table(name, "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
     for name, entry in sorted(certificates.items(), key=lambda item: item[1].error_db):
         cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f} dB")
         table.add_row(name, *cells)
