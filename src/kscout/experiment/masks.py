@@ -102,8 +102,8 @@ def certify_masks(
 
 def print_certificates(certificates: dict[str, Certificate], console: Console) -> None:
     """One line a mask, the best first."""
-    name = Column("mask", overflow="fold")
-    table = Table(name, "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
+    masks = Column("mask", overflow="fold")
+    table = Table(masks, "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
     for name, entry in sorted(certificates.items(), key=lambda item: item[1].error_db):
         cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f} dB")
         table.add_row(name, *cells)
