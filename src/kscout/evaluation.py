@@ -74,7 +74,7 @@ def evaluate(
         )
     mask = mask.to(device)
     maximum = _volume_maximum(data, batch_size, device)
-    positions = _positions(data.volume.tolist())
+    positions = positions_in_volumes(data.volume.tolist())
     training = reconstructor.training
     reconstructor.to(device).eval()
     records: list[Record] = []
@@ -160,7 +160,7 @@ def _batches(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _positions(volumes: Sequence[int]) -> list[int]:
+def positions_in_volumes(volumes: Sequence[int]) -> list[int]:
     """Index of each slice within its volume, in the order of the slices."""
     seen: dict[int, int] = {}
     positions = []

@@ -15,7 +15,7 @@ from kscout.bench.suite import Suite
 from kscout.data import KspaceSet, Splits, check_splits
 from kscout.data.slices import held_out
 from kscout.errors import UserError
-from kscout.evaluation import Record, evaluate
+from kscout.evaluation import Record, evaluate, positions_in_volumes
 from kscout.experiment import Experiment
 from kscout.experiment.apply import FittedRun
 from kscout.experiment.progress import progress_bar
@@ -231,10 +231,9 @@ def _check_records(records: Sequence[Record], scored: Splits) -> None:
 
 
 def _places(name: str, part: KspaceSet) -> Iterator[tuple[str, int, int]]:
-    seen: Counter[int] = Counter()
-    for volume in part.volume.tolist():
-        yield name, volume, seen[volume]
-        seen[volume] += 1
+    volumes = part.volume.tolist()
+    for volume, position in zip(volumes, positions_in_volumes(volumes), strict=True):
+        yield name, volume, position
 
 
 def _range(values: set[int]) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 from kscout.atomic import atomic_path
 from kscout.data import KspaceSet
 from kscout.metrics import foreground
-from kscout.physics.coils import low_resolution, root_sum_of_squares
-from kscout.physics.gfactor import gfactor
+from kscout.physics.coils import low_resolution
+from kscout.physics.gfactor import gfactor, maps_from_images
 from kscout.physics.psf import point_spread, radial_density, sidelobe_ratio
 from kscout.report import Array, Run
 from kscout.report.why import MaskFacts
@@ -72,5 +72,4 @@ def coil_maps(test: KspaceSet) -> Tensor:
     images = low_resolution(kspace, CENTRE)[0]
     image = part.image(part.target)
     is_object = foreground(image, image.amax((-2, -1)))[0]
-    strength = root_sum_of_squares(images).clamp_min(1e-12)
-    return torch.where(is_object, images / strength, 0)
+    return maps_from_images(images, is_object)

@@ -147,7 +147,7 @@ class RunFolder:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             state, scale = loaded["reconstructor"], loaded["coil_scale"]
-            sampler = {name: loaded[name] for name in ("sampler",) if name in loaded}
+            sampler = {"sampler": loaded["sampler"]} if "sampler" in loaded else {}
             is_valid = scale.ndim == 1 and scale.is_floating_point() and bool((scale > 0).all())
             if is_valid and isinstance(state, dict):
                 return {"reconstructor": state, "coil_scale": scale} | sampler
