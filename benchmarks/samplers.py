@@ -37,7 +37,7 @@ from kscout.recon import RECONSTRUCTORS, Reconstructor
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE
 from kscout.sampling import Budget, FixedSampler, Sampler
 from kscout.sampling.fixed import FIXED_MASKS
-from kscout.sampling.learned import Activation, GlobalSampler
+from kscout.sampling.learned import GlobalSampler
 from kscout.sampling.rounding import diffuse
 
 SEEDS = (0, 1, 2)
@@ -97,7 +97,6 @@ class Variant:
 
     init: str
     noise: float = 0.1
-    activation: Activation = "deterministic"
     rate: float = 0.1
     anneals: bool = True
     order: Literal["frozen", "restarted", "joint", "warm_up", "alternating"] = "joint"
@@ -115,11 +114,6 @@ def variants(init: str) -> dict[str, Variant]:
         "no noise": replace(base, noise=0),
         "noise 0.3": replace(base, noise=0.3),
         "noise not annealed": replace(base, anneals=False),
-        "stochastic, 0.3": replace(base, activation="stochastic", noise=0.3),
-        "stochastic, 1": replace(base, activation="stochastic", noise=1),
-        "stochastic, 1, not annealed": replace(
-            base, activation="stochastic", noise=1, anneals=False
-        ),
         "rate 0.03": replace(base, rate=0.03),
         "rate 0.3": replace(base, rate=0.3),
         "frozen, Adam restarted": replace(base, order="restarted"),
@@ -141,13 +135,7 @@ Made = tuple[Tensor, Tensor, Reconstructor]
 
 def learn(variant: Variant, bed: Testbed, seed: int) -> Made:
     kind = GlobalSampler if variant.anneals else Restless
-    sampler = kind(
-        bed.budget,
-        seed,
-        init=variant.init,
-        noise=variant.noise,
-        activation=variant.activation,
-    )
+    sampler = kind(bed.budget, seed, init=variant.init, noise=variant.noise)
     net, before = bed.network(seed), sampler.mask()
 
     def network_alone(epochs: int) -> None:

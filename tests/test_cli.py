@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +23,16 @@ COMMANDS = [
     "mask make",
     "mask show",
     "mask search",
+    "mask bound",
+    "bench check",
+    "bench run",
+    "bench table",
     "data simulate",
     "data show",
 ]
+
+
+MAKE = ("mask", "make", "caipirinha")
 
 
 def files_in(folder):
@@ -98,6 +107,15 @@ def test_train_writes_a_run_and_a_report_and_says_where(capsys, tmp_path, monkey
     ended = kscout(capsys, "train", path, "training.epochs=1")
     assert "nothing left to do" in ended.out
     assert "holds another experiment (training differ)" in refused(capsys, "train", path)
+
+
+def test_a_name_that_no_longer_says_which_sampler_is_pointed_out(capsys, config, tmp_path):
+    words = ("train", config, "training.epochs=0", "--out")
+    note = f"note: the caipirinha sampler is called 'tiny', as in {config}: name=..."
+    for i, kind in enumerate(("sampler.kind=caipirinha", "sampler={kind: caipirinha}")):
+        assert note in kscout(capsys, *words, tmp_path / f"{i}", kind).out
+    assert "note" not in kscout(capsys, *words, tmp_path / "2", kind, "name=lattice").out
+    assert "note" not in kscout(capsys, *words, tmp_path / "3", "sampler.init=flat").out
 
 
 @pytest.mark.parametrize(
@@ -229,6 +247,51 @@ def test_mask_show_draws_masks(capsys, tmp_path):
         out = tmp_path / "n.png"
         assert name in refused(capsys, "mask", "show", tmp_path / name, "--out", out)
         assert not out.exists()
+
+
+def test_a_mask_of_another_budget_is_told_how_to_be_bounded(capsys, config, tmp_path):
+    out = tmp_path / "m.npy"
+    assert kscout(capsys, *MAKE, "-R", 7, "--shape", "28x28", "--out", out).code == 0
+    acs = ["--set", "budget.acs=square", "--set", "budget.acs_size=4"]
+    bound = ("mask", "bound", out, "--config", config, "--n-steps", 1, "--n-slices", 2)
+    said = refused(capsys, *bound, *acs)
+    change, make = said.split("bound this mask with ")[1].split(", or make one with ")
+    assert change == (
+        "--set budget.acceleration=null --set budget.n_samples=112 --set budget.acs=none"
+    )
+    assert (
+        make.strip() == "kscout mask make --shape 28x28 --n-samples 196 --acs square --acs-size 4"
+    )
+    assert kscout(capsys, *bound, *acs, *change.split()).code == 0
+    assert kscout(capsys, *MAKE, *make.split()[3:], "--out", out).code == 0
+    assert kscout(capsys, *bound, *acs).code == 0
+    assert kscout(capsys, *MAKE, "-R", 4, "--shape", "9x9", "--out", out).code == 0
+    assert refused(capsys, *bound).endswith(
+        "; make one with kscout mask make --shape 28x28 --n-samples 196\n"
+    )
+
+
+def test_folders_without_one_mask_for_all_slices_are_not_bounded(
+    capsys, config, finished, tmp_path
+):
+    bound = ("mask", "bound", "--config", config)
+    said = f"{tmp_path} is no run: valid is a mask as .npy, or the folder of a run"
+    assert f"{said}\n" in refused(capsys, *bound, tmp_path)
+    run = shutil.copytree(finished, tmp_path / "suite" / "runs" / "ab12")
+    assert f"{said}, such as {run}" in refused(capsys, *bound, tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"adaptive": True}))
+    assert f"{run} gives every slice its own mask" in refused(capsys, *bound, run)
+
+
+def test_a_folder_of_results_is_all_of_them(capsys, tmp_path):
+    assert "holds no results of suites: valid are the .json" in refused(
+        capsys, "bench", "table", tmp_path
+    )
+    (tmp_path / "x.json").write_text("{}")
+    assert "x.json is no result of" in refused(capsys, "bench", "table", tmp_path)
+    (tmp_path / "suite.yaml").touch()
+    assert "holds no results of suites" in refused(capsys, "bench", "table", tmp_path)
 
 
 def test_mask_search_ranks_every_tile(capsys, config, tmp_path):

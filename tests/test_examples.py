@@ -86,7 +86,7 @@ def test_configuration_of_the_extensions(extensions: dict[str, Any]) -> None:
     found = {name: set(options_of(extensions[name]).model_fields) for name in EXTENSIONS}
     assert found == {
         "spokes": {"n_spokes"},
-        "MirroredSampler": {"init", "slope", "noise", "activation"},
+        "MirroredSampler": {"init", "noise"},
         "ImageNet": {"width"},
         "discs": {"n_train", "n_test", "n_coils", "disc_seed"},
     }

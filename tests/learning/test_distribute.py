@@ -51,14 +51,18 @@ def test_a_process_that_is_killed_ends_them_all() -> None:
 
 @needs_proc
 def test_ctrl_c_ends_them_all() -> None:
+    seen: list[int] = []
+
     def interrupt() -> bool:
-        for pid in [*children(), os.getpid()]:  # as a terminal does
+        seen.extend(children())
+        for pid in [*seen, os.getpid()]:  # as a terminal does
             os.kill(pid, signal.SIGINT)
         time.sleep(20)
         return False
 
     with pytest.raises(KeyboardInterrupt):
         run_processes(ask, 1, interrupt)
+    assert len(seen) == 1
     assert children() == []
 
 

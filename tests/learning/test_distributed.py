@@ -18,7 +18,7 @@ from kscout.errors import Stopped, UserError
 from kscout.learning.history import History
 from kscout.learning.joint import fit_jointly
 from kscout.recon import SpiritNet
-from kscout.sampling import Budget, Sampler, build_sampler
+from kscout.sampling import FIXED_MASKS, Budget, Sampler, build_sampler
 from synthetic import blobs
 
 SHAPE = (16, 13)
@@ -38,7 +38,9 @@ def make(kind: str = "global") -> tuple[Sampler, SpiritNet]:
     budget = Budget.of(SHAPE, acceleration=3, acs="square", acs_size=2)
     net = SpiritNet(2, n_blocks=2, kernel_size=3)
     net.kernels.data = net.kernels.data.to(torch.complex128)
-    return build_sampler(kind, budget, 0).double(), net
+    # A start that so few steps can leave, as they could not a binary one.
+    options = {} if kind in FIXED_MASKS else {"init": "flat"}
+    return build_sampler(kind, budget, 0, **options).double(), net
 
 
 def fit(folder: Path, sampler: Sampler, net: SpiritNet, **options: Any) -> History:

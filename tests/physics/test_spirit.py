@@ -88,6 +88,20 @@ def test_linear_and_its_gradient_is_the_adjoint(boundary: Boundary) -> None:
     laws.adjoint(forward, backward, (2, 3, 13, 10), (2, 2, 13, 10))
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_the_adjoint_matrices_are_the_adjoint(boundary: Boundary) -> None:
+    """With no kernel turned around: padding and cropping are each other's adjoint."""
+    plane = transform_shape((13, 10), (5, 3), boundary)
+    response = kernel_response(complex_normal((3, 2, 5, 3), 0, torch.complex128), plane)
+    keep = torch.ones(1, 1, dtype=torch.float64)
+    laws.adjoint(
+        lambda x: correlate(x, response, keep),
+        lambda y: correlate(y, response.mH.resolve_conj(), keep),
+        (2, 2, 13, 10),
+        (2, 3, 13, 10),
+    )
+
+
 @pytest.mark.parametrize("keep_shape", [(5, 4), (2, 1, 5, 4)])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_gradients_of_every_argument(boundary: Boundary, keep_shape: tuple[int, ...]) -> None:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 import laws
 from kscout.metrics import nmse
-from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
+from kscout.physics.spirit import Boundary
 from kscout.recon import CgSpirit, SpiritNet, ZeroFilled
-from kscout.recon.cg_spirit import adjoint_kernel
 from laws import complex_normal
 from synthetic import blobs
 
@@ -75,19 +74,6 @@ def test_it_solves_for_the_missing_points_alone_without_noise(boundary: Boundary
     expected[missing] = torch.linalg.lstsq(rows[:, missing], right).solution.flatten()
     completed = net(acquired, mask).detach().cdouble().flatten()
     assert laws.relative_error(completed, expected) < 1e-5
-
-
-@pytest.mark.parametrize("boundary", BOTH)
-def test_the_adjoint_kernel_is_the_adjoint(boundary: Boundary) -> None:
-    kernel = complex_normal((3, 2, 5, 3), 0, torch.complex128)
-    plane = transform_shape((13, 10), (5, 3), boundary)
-    keep = torch.ones(13, 10, dtype=torch.float64)
-    laws.adjoint(
-        lambda x: correlate(x, kernel_response(kernel, plane), keep),
-        lambda y: correlate(y, kernel_response(adjoint_kernel(kernel), plane), keep),
-        (2, 2, 13, 10),
-        (2, 3, 13, 10),
-    )
 
 
 def test_gradients_are_slopes() -> None:

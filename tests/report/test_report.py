@@ -117,6 +117,23 @@ def test_equal_masks_are_told_in_every_output(run: Path, tmp_path: Path) -> None
     assert notes(load_runs([run]), "test")[0] == "learned tile has the same mask as 2D"
 
 
+def test_unlike_reconstructors_are_told_with_what_differs(run: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", "other", 9e-2, reconstructor={"kind": "zero_filled"})
+    start = "reconstructors differ, so the rows do not compare masks alone: "
+    (told, few) = notes(load_runs([run / "compare/caipi", other]), "test")
+    assert told == f"{start}spirit_net for caipirinha; zero_filled for other"
+    assert few == FEW
+    edit(run / "compare/caipi", "reconstructor", {"kind": "spirit_net", "n": 3, "size": 5})
+    edit(run, "reconstructor", {"kind": "spirit_net", "n": 1, "size": 5})
+    edit(other, "reconstructor", {"kind": "spirit_net", "n": 3, "size": 5})
+    shutil.rmtree(run / "compare/points")
+    shutil.rmtree(run / "compare/global")
+    runs = load_runs([run, other])
+    told = f"{start}spirit_net n=3 for caipirinha and other; spirit_net n=1 for learned tile"
+    assert notes(runs, "test") == [told, FEW]
+    assert told in markdown(runs)
+
+
 def test_random_masks_are_told_to_be_single_draws(run: Path) -> None:
     edit(run / "compare/points", "sampler", {"kind": "random_points"})
     told = "random <points> is a single draw of a random mask: another seed gives another score"

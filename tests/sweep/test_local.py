@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -71,6 +72,27 @@ def test_runs_end_in_run_folders_and_errors_are_kept(half_wrong: SweepFolder) ->
     assert half_wrong.run(now[0].id).experiment() == now[0].planned.experiment
     assert "UserError: the training loss" in half_wrong.log(now[2].id).read_text()
     assert half_wrong.log(now[0].id).read_text().startswith("attempt 1")
+
+
+def test_every_run_that_ends_is_a_line_that_says_which_and_of_how_many(tmp_path: Path) -> None:
+    settings = {"base": TINY | {"training": {"epochs": 0}}, "grid": {"budget.acceleration": [4, 5]}}
+    sweep = Sweep.model_validate({"name": "s"} | settings)
+    ids = [run.id for run in sweep.plan()]
+    printed = StringIO()
+    narrow = Console(file=printed, width=30)
+    start(SweepFolder(tmp_path / "a"), sweep, Launch(at_once=1), narrow)
+    lines = printed.getvalue().splitlines()
+    for i, line in enumerate(lines[:2]):
+        said = rf"{i + 1} of 2: acceleration={i + 4}: finished in \d+\.\d s \({ids[i]}\)"
+        assert re.fullmatch(said, line)
+    assert lines[-1] == f"table and report: kscout sweep table {tmp_path / 'a'}"
+    printed.truncate(0)
+    labels = {ids[0]: "the first [one]"}
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "runs" / ids[0])
+    start(SweepFolder(tmp_path / "b"), sweep, Launch(at_once=1), narrow, labels)
+    assert "1 of 1: the first [one]: finished in" in printed.getvalue()
+    assert "sweep table" not in printed.getvalue()
 
 
 def test_what_is_done_or_hopeless_is_not_done_again(half_wrong: SweepFolder) -> None:

@@ -96,7 +96,9 @@ def test_an_id_depends_on_what_is_computed_and_on_nothing_else() -> None:
         ({"grid": {"seed.deeper": [1]}}, "seed is {'deeper': 1}"),
         ({"grid": {}}, "nothing varies"),
         ({"grid": {"seed": []}}, "at least 1 item"),
-        ({"grid": {"seed": 3}}, "should be a valid list"),
+        ({"grid": {"seed": 3}}, "grid.seed is 3: valid is a list"),
+        ({"seeds": "three"}, "seeds is 'three': valid is a number from 1 to 10000, or a list"),
+        ({"search": {"n_trials": 3, "trials": 3}}, "search.trials: valid here are n_trials"),
         ({"grid": {"name": ["a", "b"]}}, "changes no result"),
         ({"grid": {"trainer.n_devices": [1, 2]}}, "changes no result"),
         ({"grid": {"seed": [1]}, "seeds": 3}, "seed varies twice"),
@@ -142,7 +144,14 @@ def test_differences_name_the_path() -> None:
     assert differences(before, before) == []
 
 
-SHIPPED = {"learned": 864, "fixed": 864, "learned_small": 96, "fixed_small": 144}
+SHIPPED = {
+    "learned": 864,
+    "fixed": 864,
+    "learned_brain": 72,
+    "fixed_brain": 216,
+    "learned_small": 96,
+    "fixed_small": 144,
+}
 
 
 def test_shipped_sweeps_are_what_they_say() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,11 @@ from kscout.errors import UserError
 from kscout.evaluation import Record, evaluate, positions_in_volumes
 from kscout.experiment import Experiment
 from kscout.experiment.apply import FittedRun
+from kscout.experiment.config import SEARCHES, Training
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method
 from kscout.report.table import plural
-from kscout.sampling import FIXED_MASKS, Budget, LearnedSampler
+from kscout.sampling import FIXED_MASKS, LEARNED_SAMPLERS, Budget, LearnedSampler
 from kscout.sweep.folder import epochs_done
 
 N_RECOMPUTED = 3
@@ -29,6 +30,9 @@ N_RECOMPUTED = 3
 
 TOLERANCE = 0.01
 """Relative difference to the kept score that another machine's rounding may make."""
+
+ADAPTIVE_TOLERANCE = 0.1
+"""The same where each slice's mask is chosen on the way: rounding may choose another point."""
 
 SCORES = ("nmse_kspace", "nmse", "psnr", "ssim")
 """Metrics that every slice has; those of the foreground are missing where a slice has none."""
@@ -39,6 +43,32 @@ class Finding(NamedTuple):
 
     check: str
     found: str
+
+
+class Checked(NamedTuple):
+    """What a finished run showed.
+
+    Attributes
+    ----------
+    epochs : of gradient descent that were done
+    n_moved : points that training took and that the mask did not begin with; ``None`` of a mask
+        that was not trained, or that every slice has its own of
+    n_recomputed : slices that were reconstructed once more
+    """
+
+    epochs: int
+    n_moved: int | None
+    n_recomputed: int
+
+
+def conditions(splits: Splits) -> Splits:
+    """The test conditions, each of which gets a table of its own."""
+    return {name: part for name, part in held_out(splits).items() if name != "val"}
+
+
+def gradient_steps(training: Training, n_slices: int, epochs: int) -> int:
+    """Steps of gradient descent in so many epochs over the training slices."""
+    return epochs * math.ceil(n_slices / training.batch_size)
 
 
 def before(suite: Suite, splits: Splits) -> list[Finding]:
@@ -104,6 +134,9 @@ def _separate(suite: Suite, splits: Splits) -> list[Finding]:
             f"{suite.n_trials} trials are chosen from on validation data, and '{suite.data.kind}' "
             "gives none: valid is data with a val split, or one trial for each method"
         )
+    for name, part in conditions(splits).items():
+        if len(part) == 1:
+            raise UserError(f"'{name}' has 1 slice, over which nothing varies: valid are 2 or more")
     seen: dict[tuple[float, ...], str] = {}
     for name, part in splits.items():
         for mark in _fingerprints(part):
@@ -129,12 +162,13 @@ def _fingerprints(part: KspaceSet) -> Iterator[tuple[float, ...]]:
 def _equal_training(suite: Suite, n_slices: int) -> Iterator[Finding]:
     for name in suite.reconstructors:
         training = suite.training_of(name)
-        steps = training.epochs * math.ceil(n_slices / training.batch_size)
+        steps = gradient_steps(training, n_slices, training.epochs)
         said = "no gradient descent"
         if training.epochs:
             said = (
                 f"{plural(training.epochs, 'epoch')} of {plural(n_slices, 'slice')} in batches of "
-                f"{training.batch_size} ({steps} steps), rate {training.learning_rate:g}"
+                f"{training.batch_size} ({plural(steps, 'step')}), "
+                f"rate {training.learning_rate:g}, {training.mask_learning_rate:g} of masks"
             )
         if training.finish == "closed_form":
             said += (
@@ -166,36 +200,62 @@ def after(
     UserError
         naming the run, and what is wrong with it
     """
-    scored = held_out(splits)
-    n_slices, epochs = 0, dict[str, set[int]]()
+    checked: dict[BenchRun, Checked] = {}
     with progress_bar(console, "audit") as show:
         for i, run in enumerate(runs):
             try:
-                method = Method.of(run.experiment, splits)
-                if run.folder.experiment().digest() != run.experiment.digest():
-                    raise UserError("config.yaml is another experiment's")
-                _check_kept_mask(run, method)
-                records = run.records()
-                _check_records(records, scored)
-                kind = "learned masks" if suite.learned(run.method) else "fixed masks"
-                done = epochs.setdefault(f"{run.reconstruction}, {kind}", set())
-                done.add(_check_epochs(run, method))
-                n_slices += _check_scores(run, records, scored)
+                checked[run] = _check_run(run, splits)
             except UserError as error:
                 raise UserError(f"audit: {run.label}: {error}") from error
             show("runs", i + 1, len(runs))
-    n_records = sum(len(part) for part in scored.values())
-    said = "; ".join(f"{who}: {_range(done)}" for who, done in epochs.items())
+    n_records = sum(len(part) for part in held_out(splits).values())
+    n_recomputed = sum(found.n_recomputed for found in checked.values())
+    epochs = _told((f"{run.reconstruction}, {_how(run)}", c.epochs) for run, c in checked.items())
+    moved = _told(
+        (f"{run.method} with {run.reconstruction}", found.n_moved)
+        for run, found in checked.items()
+        if found.n_moved is not None
+    )
     return [
         Finding("masks as tested", f"{len(runs)} kept masks are binary and spend the budget"),
         Finding("every slice scored", f"{n_records} slices, once by each run, all scores finite"),
-        Finding("epochs of gradient descent done", said),
+        Finding("epochs of gradient descent done", epochs),
+        *([Finding("points that training moved", moved)] if moved else []),
         Finding(
             "mask and network belong together",
-            f"{n_slices} scores found again with the kept network and the kept binary mask of "
+            f"{n_recomputed} scores found again with the kept network and the kept binary mask of "
             "its run",
         ),
     ]
+
+
+def _check_run(run: BenchRun, splits: Splits) -> Checked:
+    method, scored = Method.of(run.experiment, splits), held_out(splits)
+    if run.folder.experiment().digest() != run.experiment.digest():
+        raise UserError("config.yaml is another experiment's")
+    _check_kept_mask(run, method)
+    records = run.records()
+    _check_records(records, scored)
+    epochs = _check_epochs(run, method)
+    steps = gradient_steps(run.experiment.training, len(splits["train"]), epochs)
+    return Checked(epochs, points_moved(run, method, steps), _check_scores(run, records, scored))
+
+
+def _how(run: BenchRun) -> str:
+    """How the mask of a run came about."""
+    kind = run.experiment.sampler.kind
+    if kind in SEARCHES:
+        return "masks searched for"
+    return "masks learned by gradient" if kind in LEARNED_SAMPLERS else "fixed masks"
+
+
+def _told(counts: Iterable[tuple[str, int]]) -> str:
+    """``who: 3 to 5; other: 0``, the range of each one's counts."""
+    found: dict[str, set[int]] = {}
+    for who, count in counts:
+        found.setdefault(who, set()).add(count)
+    ranges = {who: sorted({min(values), max(values)}) for who, values in found.items()}
+    return "; ".join(f"{who}: {' to '.join(map(str, ends))}" for who, ends in ranges.items())
 
 
 def _check_kept_mask(run: BenchRun, method: Method) -> None:
@@ -236,11 +296,6 @@ def _places(name: str, part: KspaceSet) -> Iterator[tuple[str, int, int]]:
         yield name, volume, position
 
 
-def _range(values: set[int]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
-
-
 def _check_epochs(run: BenchRun, method: Method) -> int:
     """The epochs of gradient descent that were done; ``UserError`` if others were asked for."""
     is_trained = any(True for _ in method.reconstructor.parameters())
@@ -252,9 +307,30 @@ def _check_epochs(run: BenchRun, method: Method) -> int:
     return done
 
 
+def points_moved(run: BenchRun, method: Method, steps: int) -> int | None:
+    """Points that the mask did not begin with; ``UserError`` if it is what it was in the beginning.
+
+    Unless no point could move, because the ACS is the whole budget.
+    """
+    sampler = method.sampler
+    if not isinstance(sampler, LearnedSampler) or sampler.adaptive:
+        return None
+    n_moved = int((run.folder.mask() & ~method.mask()).sum())
+    choice = sampler.score_budget
+    if n_moved == 0 and choice.n_acs < choice.n_samples < choice.acs.numel():
+        rate = run.experiment.training.mask_learning_rate
+        raise UserError(
+            "training moved no point of the mask, so that it is the fixed one that it began from: "
+            f"a mask_learning_rate of {rate:g} over {plural(steps, 'step')} is too little to move "
+            "one: valid is a larger product"
+        )
+    return n_moved
+
+
 def _check_scores(run: BenchRun, records: Sequence[Record], scored: Splits) -> int:
     """Reconstruct a few slices again, with the network and the mask that were kept."""
     fitted = FittedRun.load(run.folder.path)
+    tolerance = ADAPTIVE_TOLERANCE if fitted.sampler.adaptive else TOLERANCE
     kept = {(r["split"], r["volume"], r["slice"]): r for r in records}
     n = 0
     for split, part in scored.items():
@@ -263,15 +339,15 @@ def _check_scores(run: BenchRun, records: Sequence[Record], scored: Splits) -> i
         again = evaluate(fitted.sampler, fitted.reconstructor, data, split=split, batch_size=1)
         places = list(_places(split, part))
         for i, record in zip(index, again, strict=True):
-            _refuse_unlike(kept[places[i]], record)
+            _refuse_unlike(kept[places[i]], record, tolerance)
         n += len(index)
     return n
 
 
-def _refuse_unlike(kept: Record, again: Record) -> None:
+def _refuse_unlike(kept: Record, again: Record, tolerance: float) -> None:
     for name in ("nmse_kspace", "nmse"):
         then, now = kept[name], again[name]
-        if abs(now - then) > TOLERANCE * then:
+        if abs(now - then) > tolerance * then:
             raise UserError(
                 f"{name} of slice {kept['slice']} of volume {kept['volume']} ({kept['split']}) is "
                 f"kept as {then:.4g}, and its network with its mask gives {now:.4g}: they do not "

@@ -40,6 +40,11 @@ class BenchRun:
     folder: RunFolder
 
     @property
+    def name(self) -> str:
+        """As people call it."""
+        return f"{self.method} with {self.reconstruction}, trial {self.trial + 1}, seed {self.seed}"
+
+    @property
     def label(self) -> str:
         """As an error names it."""
         return (
@@ -52,7 +57,10 @@ class BenchRun:
         path = self.folder.path / "records.csv"
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                return [_record(row) for row in csv.DictReader(file, strict=True)]
+                records = [_record(row) for row in csv.DictReader(file, strict=True)]
+            if not records:  # a finished run has some; or its one line was taken for the header
+                raise ValueError("no record")
+            return records
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is damaged") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kscout.atomic import atomic_path
-from kscout.bench import figures, tables
+from kscout.bench import beside, figures, tables
 from kscout.bench.folder import BenchFolder, BenchRun
 from kscout.bench.results import Document, Evidence
 from kscout.bench.why import explain
@@ -45,14 +45,17 @@ def write_page_and_table(
         results.with_suffix(".html"),
         "kscout.bench/bench.html",
         found=found,
-        facts=tables.facts(found),
+        facts=beside.facts(found),
         in_short=tables.in_short(found),
         sections=list(zip(tables.sections(found), forests, strict=True)),
         scored=[_scored(found, *place) for place in _places(found)],
-        terms=tables.how_to_read(found),
-        tuning=tables.tuning(found),
-        swapped=[(name, tables.swapped(found, name)) for name in found["swapped"]["mean"]],
-        swapped_said=tables.SWAPPED.format(n=found["swapped"]["n_slices"]),
+        terms=beside.how_to_read(found),
+        tuning=beside.tuning(found),
+        swapped=beside.swapped(found),
+        swapped_said=beside.SWAPPED.format(n=found["swapped"]["n_slices"]),
+        same_network=beside.SAME_NETWORK,
+        work=beside.work(found),
+        work_said=beside.WORK,
         pictures=[
             *_reconstructions(evidence.first, folder),
             *_masks(masks, folder),

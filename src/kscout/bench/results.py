@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 
 from kscout import __version__
-from kscout.bench.audit import Finding
+from kscout.bench.audit import Finding, conditions, gradient_steps
+from kscout.bench.certificate import Bounds
 from kscout.bench.folder import WHERE, BenchRun
 from kscout.bench.statistics import Floats, best_of, difference_db, mean_over_slices
 from kscout.bench.suite import Suite
 from kscout.bench.swapped import MOST_SLICES, Table
 from kscout.data import Splits
-from kscout.data.slices import held_out
 from kscout.evaluation import METRICS, Record
+from kscout.experiment.config import SEARCHES
 from kscout.report.table import FEW_SCANS
-
-Gaps = Mapping[tuple[str, str], Mapping[str, float]]
-"""(reconstruction, method) to ``error_db``, ``bound_db`` and ``gap_db`` of its mask."""
+from kscout.sweep.folder import epochs_done
 
 Document = dict[str, Any]
 
@@ -44,7 +43,7 @@ class Evidence:
     splits: Splits
     findings: Sequence[Finding]
     swapped: Table
-    gaps: Gaps | None
+    bounds: Bounds
 
 
 def document(suite: Suite, evidence: Evidence, command: str) -> Document:
@@ -82,14 +81,38 @@ def document(suite: Suite, evidence: Evidence, command: str) -> Document:
         "tuning": _tuning(suite, evidence),
         "results": _results(suite, evidence),
         "swapped": {"n_slices": min(MOST_SLICES, len(test)), "mean": evidence.swapped},
-        "certificate": _certificate(suite, evidence.gaps),
-        "seconds": {
+        "certificate": evidence.bounds,
+        "work": {
             name: {
-                method: float(np.mean([run.folder.results()["seconds"] for run in runs]))
+                method: _work(runs, len(evidence.splits["train"]))
                 for method, runs in _by_method(evidence.tested, name).items()
             }
             for name in suite.reconstructors
         },
+        "seconds": {
+            name: {
+                method: float(np.median([run.folder.results()["seconds"] for run in runs]))
+                for method, runs in _by_method(evidence.tested, name).items()
+            }
+            for name in suite.reconstructors
+        },
+    }
+
+
+def _work(runs: Sequence[BenchRun], n_slices: int) -> Document:
+    """What was done in the runs of a method: steps of each, and the extent of a search."""
+    sampler, training = runs[0].experiment.sampler, runs[0].experiment.training
+    counts = {
+        name.removeprefix("n_"): value
+        for name, value in sampler.options().items()
+        if name.startswith("n_")
+    }
+    return {
+        "gradient_steps": [
+            gradient_steps(training, n_slices, epochs_done(run.folder.path)) for run in runs
+        ],
+        "search": counts if sampler.kind in SEARCHES else None,
+        "closed_form": "closed_form" in (training.start, training.finish),
     }
 
 
@@ -125,15 +148,6 @@ def _tuning(suite: Suite, evidence: Evidence) -> Document:
     }
 
 
-def _certificate(suite: Suite, gaps: Gaps | None) -> Document | None:
-    if gaps is None:
-        return None
-    return {
-        name: {method: dict(gaps[name, method]) for method in suite.masks}
-        for name in suite.reconstructors
-    }
-
-
 def _by_method(runs: Sequence[BenchRun], reconstruction: str) -> dict[str, list[BenchRun]]:
     found: dict[str, list[BenchRun]] = {}
     for run in runs:
@@ -143,21 +157,28 @@ def _by_method(runs: Sequence[BenchRun], reconstruction: str) -> dict[str, list[
 
 
 def _results(suite: Suite, evidence: Evidence) -> Document:
-    splits = [name for name in held_out(evidence.splits) if name != "val"]
     results: Document = {}
     for name in suite.reconstructors:
         records = {
             method: [run.records() for run in runs]
             for method, runs in _by_method(evidence.tested, name).items()
         }
-        results[name] = {split: _compared(suite, records, split) for split in splits}
+        results[name] = {
+            split: compared(suite, records, split) for split in conditions(evidence.splits)
+        }
     return results
 
 
-def _compared(
+def compared(
     suite: Suite, records: Mapping[str, Sequence[Sequence[Record]]], split: str
 ) -> Document:
-    """All methods with one reconstructor on one test condition, the best first."""
+    """All methods with one reconstructor on one test condition, the lowest mean error first.
+
+    Parameters
+    ----------
+    records : of every method, one sequence for each seed
+    split : the test condition
+    """
     sorted_ = {
         method: [_of_split(part, split) for part in seeds] for method, seeds in records.items()
     }

@@ -1,6 +1,5 @@
 """From a suite to its results: tune, run, audit, and only then compare."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from kscout.atomic import atomic_path
 from kscout.bench import audit
+from kscout.bench.certificate import bounds
 from kscout.bench.folder import (
     BenchFolder,
     BenchRun,
@@ -20,16 +20,13 @@ from kscout.bench.folder import (
     write_json,
     write_records,
 )
-from kscout.bench.results import Evidence, Gaps, document
-from kscout.bench.suite import Suite
+from kscout.bench.results import Evidence, document
+from kscout.bench.suite import Suite, with_hint
 from kscout.bench.swapped import swapped
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment import load_data
-from kscout.experiment.progress import progress_bar
-from kscout.learning.design import certify
 from kscout.report.table import plural
-from kscout.sampling import Budget
 from kscout.sweep.coordinate import start
 from kscout.sweep.folder import SweepFolder
 from kscout.sweep.launch import Launch
@@ -126,8 +123,7 @@ def _data(suite: Suite, console: Console) -> Splits:
     try:
         return load_data(any_run, console)
     except UserError as error:
-        hint = f": {suite.obtain}" if suite.obtain else ""
-        raise UserError(f"{error}{hint}") from error
+        raise with_hint(error, suite.obtain) from error
 
 
 def _evidence(
@@ -159,7 +155,7 @@ def _evidence(
         splits=splits,
         findings=findings,
         swapped=swapped(folder, first, splits["test"], suite.metric, console),
-        gaps=_gaps(suite, folder, first, splits, console) if suite.certificate else None,
+        bounds=bounds(suite, folder, first, splits, console) if suite.certificate else {},
     )
 
 
@@ -171,7 +167,7 @@ def _run(
         is_damaged = set_damaged_aside(runs, console)
         if not is_damaged and finished(runs):
             return
-        start(sweep, plan, launch, console)
+        start(sweep, plan, launch, console, {run.folder.path.name: run.name for run in runs})
         states = run_states(sweep, sweep.planned())
         if any(status.state in AT_WORK for status in states):
             console.print("call the same command again when they have ended", soft_wrap=True)
@@ -207,31 +203,3 @@ def _choose(tried: Sequence[BenchRun], validation: Mapping[Path, float | None]) 
         if best is None or (error is not None and best_error is not None and error < best_error):
             chosen[pair] = run
     return {pair: run.trial for pair, run in chosen.items()}
-
-
-def _gaps(
-    suite: Suite, folder: BenchFolder, runs: Sequence[BenchRun], splits: Splits, console: Console
-) -> Gaps:
-    """Certificates of the masks at the first seed, each different mask once; kept in a file."""
-    masks = {run: run.folder.mask() for run in runs}
-    names = {run: hashlib.sha256(mask.numpy().tobytes()).hexdigest() for run, mask in masks.items()}
-    path = folder.path / "certificate.json"
-    kept = read_json(path, console) or {}
-    if not set(names.values()) <= set(kept):
-        different = {name: masks[run] for run, name in names.items()}
-        budget = Budget.of(splits["train"].shape, **suite.budget.options())
-        with progress_bar(console, "certificate") as show:
-            found = certify(
-                different,
-                splits["train"],
-                budget,
-                suite.seeds[0],
-                lines=all(bool((mask == mask[:1]).all()) for mask in masks.values()),
-                advance=show,
-            )
-        kept = {
-            name: {"error_db": c.error_db, "bound_db": c.bound_db, "gap_db": c.gap_db}
-            for name, c in found.items()
-        }
-        write_json(path, kept)
-    return {(run.reconstruction, run.method): kept[name] for run, name in names.items()}

@@ -74,10 +74,14 @@ class Suite(BaseModel):
     def _count(cls, seeds: Any) -> Any:
         valid = f"valid is a number from {LEAST_SEEDS} to {MOST_SEEDS}, or a list of as many seeds"
         counted = list(range(min(seeds, MOST_SEEDS + 1))) if type(seeds) is int else seeds
-        if isinstance(counted, list) and not (
-            LEAST_SEEDS <= len({str(seed) for seed in counted}) == len(counted) <= MOST_SEEDS
-        ):
-            raise ValueError(f"one seed says nothing about others; {valid}")
+        if not isinstance(counted, list) or len(counted) > MOST_SEEDS:
+            raise ValueError(valid)
+        whole = [seed for seed in counted if type(seed) is int]  # what else there is, is refused
+        twice = next((seed for seed in whole if whole.count(seed) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands twice; {valid}, all different")
+        if len(counted) < LEAST_SEEDS:
+            raise ValueError(f"so few say nothing about others; {valid}")
         return counted
 
     @field_validator("masks")
@@ -86,8 +90,12 @@ class Suite(BaseModel):
         for name, trials in masks.items():
             if len({is_learned(trial) for trial in trials}) > 1:
                 raise ValueError(f"'{name}' mixes fixed and learned masks: valid is one of them")
-        if len(masks) < 2 or all(is_learned(trials[0]) for trials in masks.values()):
-            raise ValueError("valid are two or more methods, a fixed mask among them")
+        n_fixed = sum(not is_learned(trials[0]) for trials in masks.values())
+        if len(masks) < 2 or not n_fixed:
+            raise ValueError(
+                f"the methods are {', '.join(masks) or 'none'}, {n_fixed} of them fixed: valid are "
+                "two or more methods, a fixed mask among them"
+            )
         return masks
 
     def learned(self, method: str) -> bool:
@@ -176,9 +184,15 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> Suite:
     try:
         return check(Suite, tree, str(path))
     except UserError as error:
-        if str(error).endswith("data.path is missing") and tree.get("obtain"):
-            raise UserError(f"{error}: {tree['obtain']}") from error
+        if str(error).endswith("data.path is missing"):
+            raise with_hint(error, tree.get("obtain")) from error
         raise
+
+
+def with_hint(error: UserError, obtain: object) -> UserError:
+    """What is said of missing data, with how to get it unless the data source has said so."""
+    said = str(error)
+    return UserError(f"{said}: {obtain}" if obtain and str(obtain) not in said else said)
 
 
 def _read(path: Path) -> Tree:

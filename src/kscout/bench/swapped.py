@@ -1,6 +1,7 @@
 """How pattern and network depend on each other: the mask of one method, the network of another."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ def swapped(
     metric: str,
     console: Console,
 ) -> Table:
-    """Every mask through every network of the same kind.
+    """Every mask through every network of the same kind, where networks differ between masks.
 
     A cell is kept in a file as soon as it is known, so that a kill loses one at most.
 
@@ -37,11 +38,22 @@ def swapped(
     runs : one for each reconstruction and method, at one seed
     test : slices of the test split
     metric : mean of which is a cell
+
+    Returns
+    -------
+    without the reconstructions whose network is the same for every mask
     """
     part = test.select(spread(len(test), MOST_SLICES))
     table: Table = {}
-    pairs = [(a, b) for b in runs for a in runs if a.reconstruction == b.reconstruction]
     digests = {run: digest(run) for run in runs}
+    networks = {(run.reconstruction, network) for run, (_, network) in digests.items()}
+    differ = Counter(reconstruction for reconstruction, _ in networks)
+    pairs = [
+        (mask, network)
+        for network in runs
+        for mask in runs
+        if mask.reconstruction == network.reconstruction and differ[mask.reconstruction] > 1
+    ]
     loaded: tuple[BenchRun, FittedRun] | None = None
     with progress_bar(console, "swapped") as show:
         for i, (mask, network) in enumerate(pairs):
@@ -57,11 +69,7 @@ def swapped(
             rows = table.setdefault(mask.reconstruction, {})
             rows.setdefault(mask.method, {})[network.method] = kept[metric]
             show("cells", i + 1, len(pairs))
-    return {name: {m: rows[m] for m in _methods(runs, name)} for name, rows in table.items()}
-
-
-def _methods(runs: Sequence[BenchRun], reconstruction: str) -> list[str]:
-    return [run.method for run in runs if run.reconstruction == reconstruction]
+    return table
 
 
 def digest(run: BenchRun) -> tuple[str, str]:

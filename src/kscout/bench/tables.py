@@ -4,27 +4,40 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import mean, stdev
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kscout.bench import beside
+from kscout.bench.beside import COLUMN
 from kscout.bench.results import Document
 from kscout.errors import UserError
-from kscout.report.table import METRICS as COLUMNS
-from kscout.report.table import WIDE, Cell, plural
+from kscout.report.table import Cell, plural
 from kscout.sweep.grid import Grid, Heading
-from kscout.sweep.text import NONE, written
 
-COLUMN = {column.key: column for column in COLUMNS}
 BESIDE = ("psnr", "ssim")
 """Metrics shown beside the suite's own."""
 
-LEFT_OUT = ("kind", "s.d. over seeds", COLUMN["ssim"].title)
+LEFT_OUT = ("kind", "s.d. over seeds", COLUMN["ssim"].title, "expected NMSE")
 NO_INTERVAL = (COLUMN["psnr"].title,)
 """Columns that the terminal leaves out, and those whose intervals it does."""
+
+ON_TWO_LINES = {
+    "dB ahead of best fixed": "dB ahead of\nbest fixed",
+    "dB to bound": "dB to\nbound",
+    COLUMN["psnr"].title: "PSNR\ndB",
+}
+"""Headings that are wider than what stands below them."""
+
+WIDE = 112
+"""Characters of a terminal that has room for means and their intervals on one line."""
+
+LONGEST = 15
+"""Letters of a word that the terminal does not break: "distinguishable" has as many."""
 
 
 class Section(NamedTuple):
@@ -46,7 +59,7 @@ def sections(found: Document) -> Iterator[Section]:
                 _grid(found, name, split),
                 [_kind(row) for row in compared["methods"].values()],
                 list(_sentences(compared)),
-                list(_notes(found, compared)),
+                list(_notes(found, name, compared)),
             )
 
 
@@ -56,7 +69,7 @@ def _kind(row: Document) -> str:
 
 def _grid(found: Document, name: str, split: str) -> Grid:
     measure, compared = COLUMN[found["metric"]], found["results"][name][split]
-    gaps = (found["certificate"] or {}).get(name)
+    draws = _draws(found, name, split)
     headings = [
         Heading("method", True),
         Heading("kind", True),
@@ -65,25 +78,39 @@ def _grid(found: Document, name: str, split: str) -> Grid:
         Heading("dB ahead of best fixed"),
         Heading("verdict", True),
         *(Heading(COLUMN[key].title) for key in BESIDE),
-        *([Heading("dB to bound")] if gaps else []),
+        *([Heading("expected NMSE"), Heading("dB to bound")] if draws else []),
     ]
     rows = []
     for method, row in compared["methods"].items():
         means = row["means"]
-        mean = means[found["metric"]]
+        own = means[found["metric"]]
         rows.append(
             [
                 Cell(method),
                 Cell(_kind(row)),
-                measure.write(mean),
-                Cell(_spread(mean["seed_std"])),
+                measure.write(own),
+                Cell(_spread(own["seed_std"])),
                 decibels(row.get("difference_db")),
                 Cell(row.get("verdict", "best fixed mask")),
                 *(COLUMN[key].write(means[key]) if key in means else Cell("-") for key in BESIDE),
-                *([Cell(f"{gaps[method]['gap_db']:.2f}")] if gaps else []),
+                *([_expected(draws[method]), _gap(draws[method])] if draws else []),
             ]
         )
     return Grid(headings, rows)
+
+
+def _draws(found: Document, name: str, split: str) -> Document | None:
+    """Expected errors and bounds of every method; ``None`` where there is no bound."""
+    return (found["certificate"] or {}).get(name, {}).get(split)
+
+
+def _expected(draws: Document) -> Cell:
+    return Cell(f"{10 ** (mean(draws['error_db']) / 10):.2e}")
+
+
+def _gap(draws: Document) -> Cell:
+    gaps = [e - b for e, b in zip(draws["error_db"], draws["bound_db"], strict=True)]
+    return Cell(f"{mean(gaps):.2f}", f"± {stdev(gaps):.2f}")
 
 
 def _spread(value: float) -> str:
@@ -115,139 +142,55 @@ def _sentences(compared: Document) -> Iterator[str]:
         )
 
 
-def _notes(found: Document, compared: Document) -> Iterator[str]:
+def _notes(found: Document, name: str, compared: Document) -> Iterator[str]:
     n_scans = compared["n_volumes"]
     if n_scans == 1:
         yield "scored on 1 scan: intervals are over its slices and say nothing of other scans"
     elif compared["is_few"]:
-        yield f"scored on {n_scans} scans: with so few the intervals are too narrow"
-
-
-def how_to_read(found: Document) -> list[tuple[str, str]]:
-    """Terms of the tables, and what they mean."""
-    n_others = len(found["methods"]) - 1
-    terms = [
-        (
-            "dB ahead of best fixed",
-            "Mean over slices of 10 log10(error of the best fixed mask / error of the method), on "
-            "the same slices, errors averaged over seeds first. Positive is better. In brackets "
-            "its 95 % bootstrap interval over scans.",
-        ),
-        (
-            "best fixed mask",
-            "The fixed mask with the lowest mean error on the very test data that is shown: a "
-            "choice after the fact that favours the baseline, never the learned masks.",
-        ),
-        (
-            "verdict",
-            "Better or worse where the whole interval is on one side of 0 and every seed alone is "
-            f"on that side; else not distinguishable. Each of the {n_others} comparisons stands "
-            "for itself: the intervals are not widened for their number.",
-        ),
-        (
-            "s.d. over seeds",
-            f"Of the mean error, over {len(found['seeds'])} seeds: of the training, and of masks "
-            "that are drawn. The interval beside it is over scans, seeds averaged.",
-        ),
-    ]
-    if found["certificate"]:
-        terms.append(
-            (
-                "dB to bound",
-                "By how much the mask's expected error, with the best linear reconstruction for "
-                "the data's coils, noise and spectrum, exceeds a bound that no mask of the same "
-                "budget can beat (where all masks are whole columns, no mask of whole columns). Of "
-                "the mask at the first seed.",
-            )
+        yield f"scored on {n_scans} scans: so few tell little of others, whatever the intervals say"
+    in_db = sorted(compared["methods"], key=lambda method: -_ahead(compared["methods"][method]))
+    if in_db != list(compared["methods"]):
+        yield (
+            f"by dB the order is another: {', '.join(in_db)}. A mean error is that of the worst "
+            "slices above all; in dB every slice counts alike"
         )
-    return terms
+    if found["metric"] == "nmse" and _is_fitted_in_kspace(found, name):
+        yield (
+            "what is trained here lowers the error in k-space, of all coils; scored are magnitude "
+            "images"
+        )
 
 
-def facts(found: Document) -> list[tuple[str, str]]:
-    """What was compared, in words."""
-    budget, data = found["budget"], dict(found["data"])
-    kind = data.pop("kind")
-    options = " ".join(f"{k}={written(v)}" for k, v in data.items() if written(v) != NONE)
-    return [
-        ("command", found["command"]),
-        ("data", f"{kind} {options}".strip()),
-        (
-            "budget of every mask",
-            f"{budget['n_samples']} of {budget['shape'][0]}x{budget['shape'][1]} points "
-            f"(R = {budget['acceleration']:.2f}), {budget['n_acs']} of them calibration (ACS)",
-        ),
-        ("seeds", ", ".join(map(str, found["seeds"]))),
-        ("versions", ", ".join(f"{name} {v}" for name, v in found["versions"].items())),
-    ]
+def _ahead(row: Document) -> float:
+    """In dB, of the best fixed mask."""
+    ahead: float = row["difference_db"]["mean"] if "difference_db" in row else 0.0
+    return ahead
 
 
-def tuning(found: Document) -> Grid:
-    """Every trial with its validation error; the tested one of each pair marked."""
-    names = list(found["reconstructors"])
-    headings = [Heading("method", True), Heading("trial", True), *(Heading(n) for n in names)]
-    rows = []
-    for method, entry in found["methods"].items():
-        for trial, settings in enumerate(entry["trials"]):
-            said = " ".join(f"{k}={written(v)}" for k, v in settings.items())
-            cells = [_trial(found["tuning"][name][method], trial) for name in names]
-            rows.append([Cell(method), Cell(said), *cells])
-    return Grid(headings, rows)
-
-
-def _trial(tried: Document, trial: int) -> Cell:
-    error = tried["validation"][trial]
-    text = "-" if error is None else f"{error:.3e}"
-    return Cell(text, best=tried["chosen"] == trial)
-
-
-def swapped(found: Document, name: str) -> Grid:
-    """Masks down, networks across; below each error, in dB, what the strange network costs."""
-    table = found["swapped"]["mean"][name]
-    methods = list(table)
-    measure = COLUMN[found["metric"]]
-    headings = [Heading("mask of", True), *(Heading(f"network of {m}") for m in methods)]
-    rows = [
-        [
-            Cell(mask),
-            *(_swapped(measure, row[m], row[mask], m == mask) for m in methods),
-        ]
-        for mask, row in table.items()
-    ]
-    return Grid(headings, rows)
-
-
-def _swapped(measure: Any, value: float | None, own: float | None, is_own: bool) -> Cell:
-    if value is None:
-        return Cell("not finite")
-    text = measure.write({"mean": value, "low": value, "high": value}).text
-    if is_own or own is None:
-        return Cell(text, best=is_own)
-    return Cell(text, f"{10 * math.log10(own / value):+.2f} dB")
-
-
-SWAPPED = (
-    "Each mask, down, through the network that was fitted to each, across; in bold its own. Below "
-    "each error, in dB, how far it is ahead of its own network. Means over {n} test slices, evenly "
-    "spread, at the first seed."
-)
+def _is_fitted_in_kspace(found: Document, name: str) -> bool:
+    training = found["reconstructors"][name]["training"]
+    is_closed_form = "closed_form" in (training["start"], training["finish"])
+    return is_closed_form or (training["epochs"] > 0 and training["loss"] == "nmse_kspace")
 
 
 def markdown(found: Document) -> str:
-    """The whole result as Markdown."""
+    """The whole result as Markdown; what takes time stands last."""
     parts = [f"# {found['suite']}", found["question"]]
-    parts.append("\n".join(f"- {term}: {_coded(term, said)}" for term, said in facts(found)))
+    parts.append("\n".join(f"- {term}: {_coded(term, said)}" for term, said in beside.facts(found)))
     parts += ["## In short", _table(in_short(found))]
     for section in sections(found):
         parts += [f"## {section.title}", _table(section.grid)]
         parts += [" ".join(section.sentences)] if section.sentences else []
         parts += [f"Note: {note}." for note in section.notes]
     parts.append("## How to read it")
-    parts.append("\n".join(f"- **{term}**: {said}" for term, said in how_to_read(found)))
+    parts.append("\n".join(f"- **{term}**: {said}" for term, said in beside.how_to_read(found)))
     parts += ["## Audit", "\n".join(f"- {row['check']}: {row['found']}" for row in found["audit"])]
     parts += ["## Tuning", "Validation errors, the trial that was tested in bold."]
-    parts += [_table(tuning(found)), "## Swapped", SWAPPED.format(n=found["swapped"]["n_slices"])]
-    for name in found["swapped"]["mean"]:
-        parts += [f"### {name}", _table(swapped(found, name))]
+    parts += [_table(beside.tuning(found)), "## Swapped"]
+    parts.append(beside.SWAPPED.format(n=found["swapped"]["n_slices"]))
+    for name, grid in beside.swapped(found).items():
+        parts += [f"### {name}", _table(grid) if grid else beside.SAME_NETWORK]
+    parts += ["## Work", beside.WORK, _table(beside.work(found))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -287,11 +230,11 @@ def _terminal(section: Section, joint: str) -> Table:
     for i in shown:
         title, is_text = headings[i].title, headings[i].is_text
         table.add_column(
-            Text(title.replace(" ", "\n")),
+            Text(ON_TWO_LINES.get(title, title)),
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
-            min_width=15 if is_text else None,
+            min_width=min(LONGEST, _longest(section.grid, i)) if is_text else None,
         )
     for row, kind in zip(section.grid.rows, section.kinds, strict=True):
         texts = [
@@ -302,6 +245,11 @@ def _terminal(section: Section, joint: str) -> Table:
         ]
         table.add_row(*texts, style="bold" if kind == "learned" else "")
     return table
+
+
+def _longest(grid: Grid, column: int) -> int:
+    """Letters of the longest word in a column."""
+    return max(len(word) for row in grid.rows for word in row[column].text.split())
 
 
 def read_results(path: Path) -> Document:
@@ -344,12 +292,11 @@ def in_short(found: Document) -> Grid:
 
 def _summary_rows(found: Document) -> Iterator[list[Cell]]:
     for name, splits in found["results"].items():
-        gaps = (found["certificate"] or {}).get(name)
+        learned = _best_learned(found, name)
         for split, compared in splits.items():
-            fixed = compared["best_fixed"]
-            learned = next((m for m, row in compared["methods"].items() if row["learned"]), None)
+            fixed, draws = compared["best_fixed"], _draws(found, name, split)
             row = compared["methods"].get(learned, {})
-            shown = [m for m in (fixed, learned) if m]
+            gaps = [_gap(draws[method]) for method in (fixed, learned) if method] if draws else []
             yield [
                 Cell(found["suite"]),
                 Cell(name),
@@ -358,5 +305,17 @@ def _summary_rows(found: Document) -> Iterator[list[Cell]]:
                 Cell(learned or "-"),
                 decibels(row.get("difference_db")),
                 Cell(row.get("verdict", "-")),
-                Cell(", ".join(f"{gaps[m]['gap_db']:.2f}" for m in shown) if gaps else "-"),
+                Cell(", ".join(f"{gap.text} {gap.interval}" for gap in gaps) or "-"),
             ]
+
+
+def _best_learned(found: Document, name: str) -> str | None:
+    """That of the lowest validation error, as the test data have no say; the first of equals."""
+
+    def validation(method: str) -> float:
+        tried = found["tuning"][name][method]
+        error: float | None = tried["validation"][tried["chosen"]]
+        return math.inf if error is None else error
+
+    learned = [method for method, entry in found["methods"].items() if entry["learned"]]
+    return min(learned, key=validation, default=None)

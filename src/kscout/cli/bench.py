@@ -8,6 +8,7 @@ import typer
 
 from kscout.cli.common import Overrides, console, group
 from kscout.cli.sweeps import Given, with_launch_options
+from kscout.errors import UserError
 
 app = group("Compare masks and reconstructors on equal terms, audited, with statistics.")
 
@@ -80,7 +81,8 @@ def _short(path: Path) -> str:
 @app.command("table")
 def table(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS.json...", help="from kscout bench run")
+        list[Path],
+        typer.Argument(metavar="RESULTS...", help="from kscout bench run: .json, or their folder"),
     ],
 ) -> None:
     """Print one Markdown table over suites: a row for each reconstructor and test condition.
@@ -91,4 +93,17 @@ def table(
     """
     from kscout.bench.tables import summary
 
-    typer.echo(summary(results))
+    typer.echo(summary([file for path in results for file in _results(path)]))
+
+
+def _results(path: Path) -> list[Path]:
+    """A file, or those of a folder."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.json"))
+    if not found or (path / "suite.yaml").exists():  # a suite's own folder has other .json
+        raise UserError(
+            f"{path} holds no results of suites: valid are the .json files that kscout bench run "
+            "writes into --results, or that folder"
+        )
+    return found

@@ -28,6 +28,12 @@ def train(
     from kscout.experiment import load_experiment, run_experiment
 
     experiment = load_experiment(config, overrides or ())
+    changed = {override.partition("=")[0] for override in overrides or ()}
+    if changed & {"sampler", "sampler.kind"} and "name" not in changed:
+        typer.echo(
+            f"note: the {experiment.sampler.kind} sampler is called '{experiment.name}', as in "
+            f"{config}: name=... calls it otherwise"
+        )
     folder = out or Path("runs") / experiment.name.replace(" ", "-")
     run_experiment(experiment, folder, console())
     _show_report([folder], folder / "report.html")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kscout.data.anatomy import SHAPE, Anatomy, deform, icbm152, spm_tpm
 from kscout.data.phase import with_phase
-from kscout.data.simulate import Coils, Scanner, Subject
+from kscout.data.simulate import Coils, CoilTurn, Matrix, NCoils, Phase, Scanner, SnrDb, Subject
 from kscout.data.slices import Geometry, Splits
 from kscout.errors import UserError
 
@@ -54,18 +54,13 @@ def brain(
         ),
     ] = None,
     n_test: Annotated[int, Field(ge=1, description="volumes")] = 6,
-    n_coils: Annotated[int, Field(ge=1, description="coils around the head")] = 8,
-    coils: Annotated[Coils, Field(description="model of the coils")] = "dipole",
+    n_coils: NCoils = 8,
+    coils: Coils = "dipole",
     slices: Annotated[
         tuple[int, int], Field(description="first of the third axis' 121, and one past the last")
     ] = (50, 90),
-    matrix: Annotated[
-        tuple[int, int] | None,
-        Field(description="central points of k-space kept, (ky, kx); else all of 121x145"),
-    ] = None,
-    phase: Annotated[
-        float, Field(ge=0, le=10, description="rms of a smooth phase of the head, in radians")
-    ] = 0.0,
+    matrix: Matrix = None,
+    phase: Phase = 0.0,
     contrast_seed: Annotated[int, Field(ge=0, description="of the tissues' brightness")] = 123,
     noise_seed: Annotated[int, Field(ge=0, description="of the noise")] = 123,
     anatomy_seed: Annotated[int, Field(ge=0, description="of the deformations")] = 123,
@@ -74,13 +69,8 @@ def brain(
         float | None,
         Field(ge=0, le=15, description="rms per axis in mm; else 3, or 0 for spm_tpm"),
     ] = None,
-    snr_db: Annotated[
-        float | None, Field(allow_inf_nan=False, description="of noise added to k-space; else none")
-    ] = None,
-    test_coil_turn: Annotated[
-        float | None,
-        Field(allow_inf_nan=False, description="adds test_coils: test, coils turned by degrees"),
-    ] = None,
+    snr_db: SnrDb = None,
+    test_coil_turn: CoilTurn = None,
 ) -> Splits:
     """Brains with 8 (or other) coils on a plane of 121x145, one random contrast per volume.
 
@@ -203,11 +193,8 @@ class _Model:
         if head.image_noise is not None:
             noise = np.random.RandomState(head.image_noise).standard_normal(SHAPE)
             image = image + _IMAGE_NOISE_STD * torch.from_numpy(noise[..., first:last]).float()
-        image = image.permute(2, 0, 1)
-        if self.phase == 0:
-            return image
         position = torch.linspace(-1, 1, SHAPE[2])[first:last]
-        return with_phase(image, self.phase, position, np.random.default_rng(head.phase))
+        return with_phase(image.permute(2, 0, 1), self.phase, position, head.phase)
 
     def _refuse_empty(self, image: Tensor, brightest: float) -> None:
         """A slice without signal has no error to measure."""

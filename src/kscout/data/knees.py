@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kscout.data.arrays import read_npy
 from kscout.data.phase import with_phase
-from kscout.data.simulate import Coils, Scanner, Subject
+from kscout.data.simulate import Coils, CoilTurn, Matrix, NCoils, Phase, Scanner, SnrDb, Subject
 from kscout.data.slices import Geometry, Splits
 from kscout.errors import UserError
 
@@ -26,25 +26,15 @@ def knees(
     ],
     n_val: Annotated[int, Field(ge=0, description="subjects")] = 2,
     n_test: Annotated[int, Field(ge=1, description="subjects; all others are trained on")] = 5,
-    n_coils: Annotated[int, Field(ge=1, description="coils around the knee")] = 8,
-    coils: Annotated[Coils, Field(description="model of the coils")] = "birdcage",
-    matrix: Annotated[
-        tuple[int, int] | None,
-        Field(description="central points of k-space kept, (ky, kx); else all of them"),
-    ] = None,
-    phase: Annotated[
-        float, Field(ge=0, le=10, description="rms of a smooth phase of the knee, in radians")
-    ] = 1.0,
-    snr_db: Annotated[
-        float | None, Field(allow_inf_nan=False, description="of noise added to k-space; else none")
-    ] = None,
+    n_coils: NCoils = 8,
+    coils: Coils = "birdcage",
+    matrix: Matrix = None,
+    phase: Phase = 1.0,
+    snr_db: SnrDb = None,
     split_seed: Annotated[int, Field(ge=0, description="of the split")] = 0,
     noise_seed: Annotated[int, Field(ge=0, description="of the noise")] = 123,
     phase_seed: Annotated[int, Field(ge=0, description="of the phase")] = 123,
-    test_coil_turn: Annotated[
-        float | None,
-        Field(allow_inf_nan=False, description="adds test_coils: test, coils turned by degrees"),
-    ] = None,
+    test_coil_turn: CoilTurn = None,
 ) -> Splits:
     """Real anatomy in simulated coils: one slice of each subject, who is a scan of its own.
 
@@ -89,19 +79,14 @@ def knees(
             np.random.SeedSequence(seed, spawn_key=(purpose, number))
             for purpose, seed in ((_NOISE, noise_seed), (_PHASE, phase_seed))
         )
-        return Subject(partial(_object, images[number], phase, turns), noise)
+        return Subject(
+            partial(with_phase, images[number][None], phase, torch.zeros(1), turns), noise
+        )
 
     return scanner.scan(
         {name: [subject(number) for number in part] for name, part in numbers.items()},
         test_coil_turn,
     )
-
-
-def _object(image: Tensor, phase: float, seed: np.random.SeedSequence) -> Tensor:
-    """``(1, y, x)``, complex where there is a phase."""
-    if phase == 0:
-        return image[None]
-    return with_phase(image[None], phase, torch.zeros(1), np.random.default_rng(seed))
 
 
 def _read_magnitudes(path: Path) -> Tensor:

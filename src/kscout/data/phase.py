@@ -12,7 +12,7 @@ _OBJECT = 0.05
 """Of the maximum: darker than that is air."""
 
 
-def with_phase(image: Tensor, rms: float, position: Tensor, rng: np.random.Generator) -> Tensor:
+def with_phase(image: Tensor, rms: float, position: Tensor, seed: np.random.SeedSequence) -> Tensor:
     r"""Turn a real object into a complex one of the same magnitude.
 
     .. math:: \varphi(z, y, x) = \sum_{i + j + k \le 3} c_{ijk}\, P_i(z) P_j(y) P_k(x)
@@ -28,15 +28,17 @@ def with_phase(image: Tensor, rms: float, position: Tensor, rng: np.random.Gener
     image : real ``(slice, y, x)``
     rms : root mean square of the phase in radians, over the object in all these slices
     position : of the slices along the third axis, from -1 to 1 over the volume: ``(slice,)``
-    rng : draws the coefficients
+    seed : of the coefficients
 
     Returns
     -------
-    complex64 ``(slice, y, x)``
+    complex64 ``(slice, y, x)``, or the real ``image`` itself for a phase of 0
     """
+    if rms == 0:
+        return image
     axes = [position.double().numpy(), *(np.linspace(-1, 1, n) for n in image.shape[1:])]
     waves = [legvander(axis, _DEGREE) for axis in axes]
-    coefficients = rng.standard_normal([_DEGREE + 1] * 3)
+    coefficients = np.random.default_rng(seed).standard_normal([_DEGREE + 1] * 3)
     coefficients[np.indices(coefficients.shape).sum(0) > _DEGREE] = 0
     in_plane = np.einsum("zi,ijk->zjk", waves[0], coefficients)
     phase = torch.from_numpy(waves[1] @ in_plane @ waves[2].T)

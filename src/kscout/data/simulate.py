@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kscout.data.slices import Geometry, KspaceSet, Splits, check_splits
@@ -15,7 +16,23 @@ from kscout.physics.coils import birdcage_coils, dipole_coils
 from kscout.physics.fourier import image_to_kspace
 from kscout.physics.noise import add_noise, noise_std
 
-Coils = Literal["dipole", "birdcage"]
+# Options that every simulated source has.
+Coils = Annotated[Literal["dipole", "birdcage"], Field(description="model of the coils")]
+NCoils = Annotated[int, Field(ge=1, description="coils around the object")]
+Matrix = Annotated[
+    tuple[int, int] | None,
+    Field(description="central points of k-space kept, (ky, kx); else all of the plane"),
+]
+Phase = Annotated[
+    float, Field(ge=0, le=10, description="rms of a smooth phase of the object, in radians")
+]
+SnrDb = Annotated[
+    float | None, Field(allow_inf_nan=False, description="of noise added to k-space; else none")
+]
+CoilTurn = Annotated[
+    float | None,
+    Field(allow_inf_nan=False, description="adds test_coils: test, coils turned by degrees"),
+]
 
 _BLOCK = 8
 """Slices simulated at once: they fit the processor's cache."""
@@ -59,9 +76,9 @@ class Scanner:
     shape: tuple[int, int, int]
     slices: range
     coils: Coils
-    n_coils: int
-    matrix: tuple[int, int] | None
-    snr_db: float | None
+    n_coils: NCoils
+    matrix: Matrix
+    snr_db: SnrDb
     geometry: Geometry
 
     def __post_init__(self) -> None:
@@ -72,9 +89,7 @@ class Scanner:
                 f"{y}x{x}"
             )
 
-    def scan(
-        self, subjects: Mapping[str, Sequence[Subject]], test_coil_turn: float | None
-    ) -> Splits:
+    def scan(self, subjects: Mapping[str, Sequence[Subject]], test_coil_turn: CoilTurn) -> Splits:
         """Scan the subjects of every split.
 
         Each volume is divided by its largest modulus in k-space, then each coil by its largest real

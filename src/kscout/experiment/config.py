@@ -231,7 +231,14 @@ def parse_yaml(text: str, source: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{source} is not valid YAML: it is nested too deeply") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:  # numbers and dates out of range too
-        raise UserError(f"{source} is not valid YAML: {_short(error)}") from error
+        raise UserError(f"{source} is not valid YAML: {_yaml_problem(error)}") from error
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong and where, without the lines that YAML's parser quotes."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and (mark := error.problem_mark):
+        return _short(f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})")
+    return _short(error)
 
 
 def set_paths(tree: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -285,9 +292,8 @@ def check(model: type[Model], tree: Any, source: str) -> Model:
 
 
 def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
     value = error.get("input")
-    section, shown = _section(model, location)
+    section, shown = _section(model, error["loc"])
     where = ".".join(shown) or "top level"
     match error["type"]:
         case "extra_forbidden":
@@ -301,12 +307,18 @@ def _explain(model: type[BaseModel], tree: Any, error: Any) -> str:
         case "union_tag_not_found":
             return f"{where} needs a kind"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return f"{where} is {_written(value)}: valid is a section of keys with values"
+            field = section.model_fields.get(shown[-1]) if shown else None
+            absent = ", or no such key" if field and not field.is_required() else ""
+            return f"{where} is {_written(value)}: valid is a section of keys with values{absent}"
+        case "list_type" | "tuple_type":
+            return f"{where} is {_written(value)}: valid is a list"
         case "string_pattern_mismatch":
             return f"{where} is {_written(value)}: valid are letters, digits, spaces and ._+-"
     message = error["msg"].removeprefix("Value error, ")
     if not shown:
         return str(message)
+    if error["type"] == "value_error" and isinstance(value, dict):  # the message names what counts
+        return f"{where}: {message}"
     return f"{where} is {_written(value)}: {message[0].lower()}{message[1:]}"
 
 
@@ -316,6 +328,8 @@ _WRITER.maxstring = _WRITER.maxother = _WIDTH
 
 
 def _written(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     try:
         return _short(_WRITER.repr(value))
     except ValueError:  # Python writes out no integer of thousands of digits
@@ -327,33 +341,44 @@ def _short(text: object) -> str:
     return " ".join(str(text).split())[:_WIDTH]
 
 
-def _section(model: type[BaseModel], location: Sequence[str]) -> tuple[type[BaseModel], list[str]]:
+def _section(
+    model: type[BaseModel], location: Sequence[str | int]
+) -> tuple[type[BaseModel], list[str]]:
     """The model that holds the last part of a location, and the location as a user writes it.
 
     Pydantic puts the tag of a union into the location, which is no key of the file.
     """
-    section, shown = model, []
+    section, shown = model, list[str]()
     current: Any = model
     for part in location:
+        current = _bare(current)
         kinds = {option.__name__: option for option in _options_in(current)}
         if part in kinds:
-            current = section = kinds[part]
-            continue
-        if part == "[key]":
-            continue
-        shown.append(part)
-        if inspect.isclass(current) and issubclass(current, BaseModel):
-            section = current
-            field = current.model_fields.get(part)
-            current = field.annotation if field else None
-        elif get_origin(current) is dict:
-            current = get_args(current)[1]
+            current = section = kinds[str(part)]
+        elif isinstance(part, int) and get_origin(current) in (list, tuple):
+            shown[-1] += f"[entry {part + 1}]"
+            current = get_args(current)[0]
+        elif part != "[key]":
+            shown.append(str(part))
+            if inspect.isclass(current) and issubclass(current, BaseModel):
+                section = current
+                field = current.model_fields.get(str(part))
+                current = field.annotation if field else None
+            elif get_origin(current) is dict:
+                current = get_args(current)[1]
     return section, shown
 
 
-def _options_in(annotation: Any) -> list[Any]:
+def _bare(annotation: Any) -> Any:
+    """A type without what is annotated, and without the null that may stand in its place."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        return _bare(get_args(annotation)[0])
+    options = _options_in(annotation)
+    others = [option for option in get_args(annotation) if option is not types.NoneType]
+    return _bare(others[0]) if options and len(others) == 1 else annotation
+
+
+def _options_in(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [option for option in get_args(annotation) if inspect.isclass(option)]
     return []

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
-from kscout.experiment.config import BudgetConfig, check, load_experiment, parse_options
+from kscout.experiment.config import (
+    BudgetConfig,
+    Experiment,
+    check,
+    load_experiment,
+    parse_options,
+)
+from kscout.experiment.folder import RunFolder
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method, load_data
 from kscout.learning.design import Certificate, certify
@@ -80,11 +87,11 @@ def certify_masks(
 ) -> dict[str, Certificate]:
     """For each mask file or run folder, its expected error and the bound of its budget."""
     experiment = load_experiment(config, overrides)
-    named = {str(path): read_mask(path / "mask.npy" if path.is_dir() else path) for path in masks}
+    named = {str(path): _one_mask(path) for path in masks}
     train = load_data(experiment, console)["train"]
     budget = Budget.of(train.shape, **experiment.budget.options())
     for name, mask in named.items():
-        refuse_other_budget(name, mask, budget)
+        _refuse_other_budget(name, mask, budget, experiment)
     size = getattr(experiment.reconstructor, "acs_size", DEFAULT_ACS_SIZE)
     with progress_bar(console, "bound") as show:
         return certify(
@@ -98,6 +105,44 @@ def certify_masks(
             n_steps=n_steps,
             advance=show,
         )
+
+
+def _one_mask(path: Path) -> Tensor:
+    """The mask of a file or of a finished run, bool ``(ky, kx)``."""
+    if not path.is_dir():
+        return read_mask(path)
+    if not (path / "config.yaml").exists():
+        run = next((mask.parent for mask in path.rglob("mask.npy")), None)
+        such = f", such as {run}" if run else ""
+        raise UserError(f"{path} is no run: valid is a mask as .npy, or the folder of a run{such}")
+    run_folder = RunFolder(path)
+    if run_folder.results().get("adaptive"):
+        raise UserError(
+            f"{path} gives every slice its own mask, and the bound is for one mask of all slices: "
+            "valid is a run with one mask"
+        )
+    return run_folder.mask()
+
+
+def _refuse_other_budget(name: str, mask: Tensor, budget: Budget, experiment: Experiment) -> None:
+    """``UserError`` for a mask that is not of the budget, with the options that make them agree."""
+    try:
+        refuse_other_budget(name, mask, budget)
+    except UserError as error:
+        given, ways = experiment.budget, []
+        if tuple(mask.shape) == budget.shape:
+            n, sets = int(mask.sum()), []
+            if n != budget.n_samples:
+                units = [u for u in ("acceleration", "n_lines") if getattr(given, u) is not None]
+                sets += [*(f"budget.{unit}=null" for unit in units), f"budget.n_samples={n}"]
+            if (budget.acs & ~mask).any():
+                sets += ["budget.acs=none"]
+            ways.append(f"bound this mask with {' '.join(f'--set {change}' for change in sets)}")
+        acs = f" --acs {given.acs} --acs-size {given.acs_size}" if budget.n_acs else ""
+        shape = "x".join(map(str, budget.shape))
+        count = f"--n-lines {given.n_lines}" if given.n_lines else f"--n-samples {budget.n_samples}"
+        ways.append(f"make one with kscout mask make --shape {shape} {count}{acs}")
+        raise UserError(f"{error}; {', or '.join(ways)}") from error
 
 
 def print_certificates(certificates: dict[str, Certificate], console: Console) -> None:

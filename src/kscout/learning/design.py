@@ -237,10 +237,12 @@ def certify(
     Parameters
     ----------
     masks : bool ``(ky, kx)`` each
-    data : training slices, of which coils, noise and prior are taken
+    data : slices, of which coils, noise and prior are taken; for a mask that was designed, others
+        than it was designed on, or it looks better than it is
     acs_size : width of the centre that coil maps come from
+    seed : of the draw of slices, and of the random images that the trace is sampled with
     lines : bound masks of whole columns alone, which is tighter where no other can be acquired
-    n_slices : how many of them, at random
+    n_slices : how many slices are drawn
     n_steps : of the relaxed mask, each of which can only raise the bound
     """
     criterion = expected_error(data, n_slices, seed, acs_size)
@@ -274,7 +276,14 @@ def optimal_design(
         Field(description="under the prior, or of real slices"),
     ] = "expected",
     init: Annotated[
-        Literal["relaxed", "caipirinha", "variable_density", "poisson_disc", "uniform_lines"],
+        Literal[
+            "relaxed",
+            "caipirinha",
+            "variable_density",
+            "poisson_disc",
+            "spread_density",
+            "uniform_lines",
+        ],
         Field(description="the rounded relaxed mask, or a fixed one, to begin exchanges from"),
     ] = "relaxed",
     lines: Annotated[bool, Field(description="acquire whole columns")] = False,

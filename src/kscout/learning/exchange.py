@@ -1,4 +1,11 @@
-"""Combinatorial search over the binary mask: swap points, keep what helps."""
+"""Combinatorial search over the binary mask: swap points, keep what helps.
+
+Exchange is Fedorov's (1972). Many points at a time, ranked by what they are worth in the current
+reconstruction of training scans, as in bias-accelerated subset selection (BASS; Zibetti, Herman &
+Regatte 2021, Fast data-driven learning of parallel MRI sampling patterns for large scale problems,
+Sci. Rep. 11:19312). There the ranks come from errors in k-space, for any reconstruction; here from
+the derivative of the error of the linear one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +111,11 @@ class MeasuredError:
     prior were true, that of an acquired point would be zero in the mean, as its weight is at its
     best, and what it is worth would be the second term, the curvature. The factor w makes of a
     little of a point the whole of it, by the Woodbury identity (exactly so for one coil).
+
+    For missing points s stands for :math:`2 s - |B H^{-1} L^T z|^2`. The two agree in the mean
+    where errors know nothing of the phase that they are taken along. As that is the image's own, s
+    is less, by a quarter with one coil: of nearly all missing points alike, and exchanges ask for
+    no more than ranks, of missing points and of acquired ones.
 
     Parameters
     ----------

@@ -111,7 +111,10 @@ def low_resolution(kspace: Tensor, size: int) -> Tensor:
     """Coil images of the centre of k-space alone, tapered by a Hann window against ringing.
 
     Coils vary slowly, so these images show their sensitivities times the smoothed object
-    (McKenzie et al. 2002, Magn. Reson. Med. 47:529).
+    (McKenzie et al. 2002, Magn. Reson. Med. 47:529). ESPIRiT (Uecker et al. 2014, Magn. Reson. Med.
+    71:990) takes them from the eigenvectors of the same centre's calibration matrix, which holds
+    where the object is dark or larger than the field of view too; this takes one transform, every
+    time that a scan is looked at.
 
     Parameters
     ----------

@@ -16,7 +16,6 @@ sensitivities (phase-constrained SENSE, Willig-Onwuachi et al. 2005). Real scans
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,8 +31,7 @@ from kscout.physics.fourier import (
     to_centre,
     to_corner,
 )
-
-TINY = torch.finfo(torch.float32).tiny
+from kscout.physics.solvers import conjugate_gradients
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,8 @@ class GaussianScan:
         def operator(v: Tensor) -> Tensor:
             return scan.precision(v, mask)
 
-        return to_centre(conjugate_gradients(operator, to_corner(b), weaken, n_iterations))
+        v = conjugate_gradients(operator, to_corner(b), n_iterations, precondition=weaken)
+        return to_centre(v)
 
     def reconstruct(self, kspace: Tensor, mask: Tensor, n_iterations: int = 20) -> Tensor:
         """The posterior mean of the image, ``(..., y, x)``.
@@ -198,32 +197,3 @@ def mirror(plane: Tensor, is_centred: bool = True) -> Tensor:
     """Values at -k: ``(..., ky, kx)``, DC at n // 2 of each axis or at 0."""
     shifts = [1 - n % 2 if is_centred else 1 for n in plane.shape[-2:]]
     return plane.flip(-2, -1).roll(shifts, (-2, -1))
-
-
-def conjugate_gradients(
-    operator: Callable[[Tensor], Tensor],
-    b: Tensor,
-    precondition: Callable[[Tensor], Tensor],
-    n_iterations: int,
-) -> Tensor:
-    """Solve A x = b for a positive operator on ``(..., y, x)``, each leading index for itself.
-
-    Preconditioned conjugate gradients (Saad 2003, alg. 9.1), from zero; a system that is solved
-    stays as it is.
-    """
-    x, r = torch.zeros_like(b), b
-    z = precondition(r)
-    p, rho = z, _inner(r, z)
-    for _ in range(n_iterations):
-        q = operator(p)
-        step = rho / _inner(p, q).clamp_min(TINY)
-        x, r = x + step * p, r - step * q
-        z = precondition(r)
-        before, rho = rho, _inner(r, z)
-        p = z + rho / before.clamp_min(TINY) * p
-    return x
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    product = (a.conj() * b).real if a.is_complex() else a * b
-    return product.sum((-2, -1), keepdim=True)

@@ -21,8 +21,8 @@ from torch import Tensor
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import plane_fft, plane_ifft
-from kscout.physics.gaussian import conjugate_gradients
 from kscout.physics.psf import check_mask, point_spread
+from kscout.physics.solvers import conjugate_gradients
 
 MOST_ALIASES = 256
 """Pixels that may fold onto each other for their matrix to be inverted as it is."""
@@ -171,7 +171,7 @@ def gfactor_monte_carlo(
     power = torch.zeros(mask.shape, dtype=torch.float64, device=maps.device)
     for n in _batches(n_replicas, max(1, BATCH // maps.numel())):
         b = scan.scatter(n, generator)
-        x = conjugate_gradients(scan.normal, b, scan.precondition, n_iterations)
+        x = conjugate_gradients(scan.normal, b, n_iterations, precondition=scan.precondition)
         power += x.abs().square().sum(0, dtype=torch.float64)
     centre = (mask.shape[0] // 2, mask.shape[1] // 2)
     return _outside_is_nan(power.roll(centre, (0, 1)) / n_replicas, support)

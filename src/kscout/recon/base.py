@@ -15,11 +15,14 @@ class Reconstructor(nn.Module):
     Attributes
     ----------
     models_noise : what is predicted at acquired points is kept, as the estimate free of noise
+    has_bound : its expected error is that of :mod:`kscout.learning.design`, so that the bound there
+        is one for it; of others it says nothing
     acs_size : points along an axis of the fully sampled centre that it takes coil sensitivities
         from, in every scan; 0 where it needs none
     """
 
     models_noise: ClassVar[bool] = False
+    has_bound: ClassVar[bool] = False
     acs_size: int = 0
 
     def calibrate(self, kspace: Tensor, target: Tensor, coil_scale: Tensor, seed: int) -> None:

@@ -1,6 +1,5 @@
 """SPIRiT with one kernel for all masks, solved by conjugate gradients."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -8,6 +7,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from kscout.physics.calibration import normal_equations, solve_kernel
+from kscout.physics.solvers import conjugate_gradients
 from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
 from kscout.recon.base import Reconstructor
 from kscout.recon.spirit_net import odd
@@ -21,20 +21,6 @@ REGULARISATION = 1e-3
 With less, only the nearest neighbours count, which masks leave out: on brains at R = 4,
 conjugate gradients have then not arrived after four times as many iterations.
 """
-
-
-def adjoint_kernel(kernel: Tensor) -> Tensor:
-    """Kernel whose correlation is the adjoint of the kernel's, with either boundary.
-
-    Parameters
-    ----------
-    kernel : complex ``(coil_out, coil_in, kh, kw)``
-
-    Returns
-    -------
-    complex ``(coil_in, coil_out, kh, kw)``
-    """
-    return kernel.transpose(0, 1).flip(-2, -1).conj()
 
 
 class CgSpirit(Reconstructor):
@@ -111,8 +97,8 @@ class CgSpirit(Reconstructor):
         points = _draw_points(x, generator)
         equations = normal_equations(x, t, points, self.kernel_size, self.boundary)
         self.weights.copy_(solve_kernel(*equations, self.kernel_size, REGULARISATION))
-        predict = self._correlation(self.kernel(), (x.shape[-2], x.shape[-1]))
-        errors = [predict(part) - part for part in x.split(8)]
+        response = self._response(self._residual_kernel(), x)
+        errors = [correlate(part, response, x.real.new_ones(1, 1)) for part in x.split(8)]
         residual = torch.cat(errors).abs().square().mean((0, 2, 3))
         smallest = torch.finfo(torch.float32).eps * residual.mean()  # of a coil that sees nothing
         self.log_residual.copy_(residual.clamp_min(smallest).log())
@@ -120,38 +106,42 @@ class CgSpirit(Reconstructor):
         noise = ((x - t) / scale[:, None, None]).abs().square().mean()
         self.log_noise.copy_((noise * scale.square()).log())
 
-    def _correlation(self, kernel: Tensor, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        plane = transform_shape(shape, (self.kernel_size, self.kernel_size), self.boundary)
-        response, everywhere = kernel_response(kernel, plane), self.off_centre.new_ones(1, 1)
-        return lambda x: correlate(x, response, everywhere)
+    def _residual_kernel(self) -> Tensor:
+        """Of G - I: what a point is expected to be, less what it is."""
+        return self.kernel() - (1 - self.off_centre)
+
+    def _response(self, kernel: Tensor, kspace: Tensor) -> Tensor:
+        shape = (kspace.shape[-2], kspace.shape[-1])
+        size = (self.kernel_size, self.kernel_size)
+        return kernel_response(kernel, transform_shape(shape, size, self.boundary))
 
     def predict(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        # Directions are p = Q u, with the preconditioner Q = s^2 (1 - m (1 - q)) and
-        # q = n^2 / (n^2 + s^2). The data term of the normal equations, m p / n^2, is then
-        # m (1 - q) u: without noise nothing is infinite, and p is zero at the acquired points.
-        shape, kernel = (kspace.shape[-2], kspace.shape[-1]), self.kernel()
-        consistency = self._correlation(kernel, shape)
-        adjoint = self._correlation(adjoint_kernel(kernel), shape)
         # Only ratios of variances matter: with their mean taken out, no scale of data overflows.
-        variance = (self.log_residual - self.log_residual.mean()).exp()[:, None, None]
-        trust = mask * torch.sigmoid(self.log_residual - self.log_noise)[:, None, None]
-        preconditioner = variance * (1 - trust)
+        spread = ((self.log_residual - self.log_residual.mean()) / 2).exp()
+        whitened = self._residual_kernel() / spread[:, None, None, None]
+        response = self._response(whitened, kspace)
+        adjoint = response.mH.resolve_conj()  # pixel by pixel: padding and cropping are adjoint too
+        everywhere = mask.new_ones(1, 1)
 
         def prior(x: Tensor) -> Tensor:
-            residual = (consistency(x) - x) / variance
-            return adjoint(residual) - residual
+            return correlate(correlate(x, response, everywhere), adjoint, everywhere)
 
-        x = kspace = kspace * mask
-        r = u = -prior(kspace)
-        rho = _inner(r, preconditioner * r)
-        for _ in range(self.n_iterations):
-            p = preconditioner * u
-            applied = prior(p) + trust * u
-            step = _ratio(rho, _inner(p, applied))
-            x, r = x + step * p, r - step * applied
-            before, rho = rho, _inner(r, preconditioner * r)
-            u = r + _ratio(rho, before) * u
-        return x
+        # The change of x is Q u, with the preconditioner Q = s^2 (1 - m (1 - q)), where
+        # q = n^2 / (n^2 + s^2), and u solves A Q u = b: self-adjoint in the inner product <., Q .>.
+        # The data term of A Q, m Q / n^2, is then m (1 - q): without noise nothing is infinite,
+        # and the change is zero at the acquired points.
+        trust = mask * torch.sigmoid(self.log_residual - self.log_noise)[:, None, None]
+        change = spread[:, None, None].square() * (1 - trust)
+
+        def operator(u: Tensor) -> Tensor:
+            return prior(change * u) + trust * u
+
+        def inner(a: Tensor, b: Tensor) -> Tensor:
+            return _inner(a, change * b)
+
+        kspace = kspace * mask
+        u = conjugate_gradients(operator, -prior(kspace), self.n_iterations, inner=inner)
+        return kspace + change * u
 
 
 def _draw_points(x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -165,10 +155,5 @@ def _draw_points(x: Tensor, generator: torch.Generator) -> list[Tensor]:
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of the inner product of each slice, float ``(batch, 1, 1, 1)``."""
-    return (a.real * b.real + a.imag * b.imag).sum((1, 2, 3), keepdim=True)
-
-
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """``above / below``, and 0 with no gradient where nothing is left to solve for."""
-    solved = below <= 0
-    return above.masked_fill(solved, 0) / below.masked_fill(solved, 1)
+    product = torch.view_as_real(a) * torch.view_as_real(b)
+    return product.sum((1, 2, 3, 4))[:, None, None, None]

@@ -51,6 +51,7 @@ class GaussianSense(Reconstructor):
     """
 
     models_noise = True
+    has_bound = True
     coil_scale: Tensor
     spectra: Tensor
     noise_std: Tensor

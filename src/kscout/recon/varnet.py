@@ -21,11 +21,13 @@ class VarNet(Reconstructor):
     .. math:: x \leftarrow x - \eta\,g + \mathrm{U}(x, g), \qquad
        g = S^H F^H m\,(F S x - y)
 
-    as in the variational networks of Hammernik et al. (2018) and Sriram et al. (2020), on the image
-    of all coils together, whose sensitivities come from the centre of the scan at hand. It starts
-    from the linear reconstruction (:class:`~kscout.recon.gaussian_sense.GaussianSense`), which is
-    most of the way: a small network and little training are left. Acquired points come back as far
-    as they are to be trusted, which is learned for each distance from DC.
+    as in the variational networks of Hammernik et al. (2018, Magn. Reson. Med. 79:3055) and, end to
+    end with U-Nets, Sriram et al. (2020, MICCAI, arXiv:2004.06688), on the image of all coils
+    together. Sensitivities come from the centre of the scan at hand, as in the latter, but by
+    :func:`~kscout.physics.coils.low_resolution` in place of a network. It starts from the linear
+    reconstruction (:class:`~kscout.recon.gaussian_sense.GaussianSense`), which is most of the way:
+    a small network and little training are left. Acquired points come back as far as they are to
+    be trusted, which is learned for each distance from DC.
 
     Parameters
     ----------

@@ -150,7 +150,8 @@ class Run:
         try:
             settings = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+            said = getattr(error, "problem", None) or " ".join(str(error).split())
+            raise UserError(f"{path} is not YAML: {said}") from error
         if not isinstance(settings, dict):
             raise UserError(f"{path} is not a configuration: valid is a mapping of settings")
         return text, settings

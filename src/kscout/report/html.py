@@ -129,17 +129,24 @@ def write_page(out: Path, template: str, **content: Any) -> Path:
     -------
     ``out``
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_packaged),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    package, name = template.split("/")
-    page = environment.from_string(files(package).joinpath(name).read_text("utf-8"))
-    style = files("kscout.report").joinpath("style.css").read_text("utf-8")
+    page, style = environment.get_template(template), _packaged("kscout.report/style.css")
     with atomic_path(out) as temporary:
         temporary.write_text(page.render(style=style, **content), encoding="utf-8")
     return out
+
+
+def _packaged(name: str) -> str:
+    package, file = name.split("/")
+    return files(package).joinpath(file).read_text("utf-8")
 
 
 def picture(figure: Any, path: Path, caption: str) -> Picture:

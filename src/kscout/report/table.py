@@ -171,6 +171,7 @@ def notes(runs: Sequence[Run], split: str) -> list[str]:
         )
         found = [
             *_unequal_counts(finished),
+            *_unlike_reconstructors(finished),
             *_same_masks(finished),
             *_single_draws(finished),
             *found,
@@ -183,6 +184,27 @@ def _unequal_counts(runs: Sequence[Run]) -> list[str]:
     if len(counts) < 2:
         return []
     return [f"sample counts differ between methods: {counts[0]} to {counts[-1]} points"]
+
+
+def _unlike_reconstructors(runs: Sequence[Run]) -> list[str]:
+    """Where they differ, better scores need not be the masks' doing."""
+    groups: dict[str, list[str]] = {}
+    reconstructors = [run.results.reconstructor for run in runs if run.results]
+    for run, reconstructor in zip(runs, reconstructors, strict=True):
+        alike = [
+            other for other in reconstructors if other.get("kind") == reconstructor.get("kind")
+        ]
+        options = [
+            f"{key}={value}"
+            for key, value in reconstructor.items()
+            if any(other.get(key) != value for other in alike)
+        ]
+        said = " ".join([str(reconstructor.get("kind")), *options])
+        groups.setdefault(said, []).append(run.label)
+    if len(groups) < 2:
+        return []
+    told = "; ".join(f"{said} for {_listed(labels)}" for said, labels in groups.items())
+    return [f"reconstructors differ, so the rows do not compare masks alone: {told}"]
 
 
 def _same_masks(runs: Sequence[Run]) -> list[str]:

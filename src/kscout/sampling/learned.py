@@ -1,7 +1,8 @@
 """Samplers that learn: scores that training moves, and a binary mask of the exact budget."""
 
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, Field
@@ -27,34 +28,40 @@ def _known_init(init: str) -> str:
     return init
 
 
-Init = Annotated[str, AfterValidator(_known_init), Field(description="initial mask")]
-Activation = Literal["deterministic", "stochastic"]
-Noise = Annotated[float, Field(ge=0, description="noise on the probabilities at the first step")]
-Slope = Annotated[
-    float, Field(ge=1e-3, le=1e3, description="slope of the sigmoid from score to probability")
+Init = Annotated[
+    str,
+    AfterValidator(_known_init),
+    Field(description="initial mask; a fixed one needs mask_learning_rate x steps >= 6 to move"),
 ]
+Noise = Annotated[float, Field(ge=0, description="noise on the probabilities at the first step")]
 
 
 class LearnedSampler(Sampler):
     r"""Scores to a mask that is binary forwards and smooth backwards.
 
-    Probabilities are :math:`p = \sigma(s\,w)` of the scores :math:`w`; those ranked highest are
+    Probabilities are :math:`p = \sigma(w)` of the scores :math:`w`; those ranked highest are
     acquired, to the exact budget; gradients pass as if the mask were :math:`p` (straight-through,
     Bengio et al. 2013; for k-space, LOUPE, Bahadir et al. 2020, and Zhang et al. 2020). While
-    training, noise that :meth:`anneal` takes to zero lets points change places: Gaussian on
-    :math:`p`, for those near the threshold (``deterministic``), or Gumbel on the log-odds, for all
-    (``stochastic``; at a noise of 1, draws without replacement by the odds, Kool et al. 2019).
-    :meth:`mask` never has noise.
+    training, Gaussian noise on :math:`p`, which :meth:`anneal` takes to zero, lets points near the
+    threshold change places. :meth:`mask` never has noise.
 
     Parameters
     ----------
     budget : what every mask spends
-    seed : of the small differences between equal initial scores
+    seed : of the initial mask, and of the small differences between equal initial scores
     init : initial probabilities: ``flat``, ``density`` (falling from DC), the name of a fixed mask,
-        or a file with a mask (.npy)
-    slope, noise, activation : as above
+        or a file with a mask (.npy). The scores of a mask lie 1.1 from the threshold, and Adam
+        moves them by half of learning rate times steps at most, as the rate falls to zero: below
+        2.2 of these no point changes, and 6 or more give them room
+    noise : standard deviation on :math:`p` at the first step
+
+    Attributes
+    ----------
+    lines : whether a score is of a whole column; then a fixed mask to start from, of those that
+        can be, is of whole columns too
     """
 
+    lines: bool = False
     noise_level: Tensor
 
     def __init__(
@@ -62,17 +69,15 @@ class LearnedSampler(Sampler):
         budget: Budget,
         seed: int,
         *,
-        init: str,
-        slope: float,
-        noise: float,
-        activation: Activation,
+        init: Init = "variable_density",
+        noise: Noise = 0.1,
     ) -> None:
         super().__init__(budget)
-        self.slope, self.noise, self.activation = slope, noise, activation
-        probability = self.reduce(initial_probability(init, budget, seed))
+        self.noise = noise
+        probability = self.reduce(initial_probability(init, budget, seed, lines=self.lines))
         generator = torch.Generator().manual_seed(seed)
         jitter = 0.02 * torch.randn(probability.shape, generator=generator)
-        self.scores = nn.Parameter((0.25 + 0.5 * probability).logit() / slope + jitter / slope)
+        self.scores = nn.Parameter((0.25 + 0.5 * probability).logit() + jitter)
         self.register_buffer("noise_level", torch.tensor(noise))
 
     def reduce(self, plane: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class LearnedSampler(Sampler):
         return gradient - free.flatten().kthvalue(n_free).values
 
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
-        probability = torch.sigmoid(self.slope * self.scores)
+        probability = torch.sigmoid(self.scores)
         if probability.requires_grad:
             probability.register_hook(self._less_the_price)
         smooth = self.expand(probability)
@@ -119,29 +124,12 @@ class LearnedSampler(Sampler):
     def _ranking(self, probability: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             return probability
-        shape, device = probability.shape, generator.device
-        if self.activation == "stochastic":
-            uniform = torch.rand(shape, generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
-            gumbel = -(-uniform.log()).log()
-            return probability.logit() + self.noise_level * gumbel.to(self.scores)
-        normal = torch.randn(shape, generator=generator, device=device)
+        normal = torch.randn(probability.shape, generator=generator, device=generator.device)
         return probability + self.noise_level * normal.to(self.scores)
 
 
 class GlobalSampler(LearnedSampler):
     """One score for every point of the plane."""
-
-    def __init__(
-        self,
-        budget: Budget,
-        seed: int,
-        *,
-        init: Init = "flat",
-        slope: Slope = 1.0,
-        noise: Noise = 0.1,
-        activation: Activation = "deterministic",
-    ) -> None:
-        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
 
     def reduce(self, plane: Tensor) -> Tensor:
         return plane
@@ -168,13 +156,11 @@ class TileSampler(LearnedSampler):
         *,
         init: Init = "flat",
         tile: tuple[int, int] = (4, 4),
-        slope: Slope = 1.0,
         noise: Noise = 0.1,
-        activation: Activation = "deterministic",
     ) -> None:
         check_tile(tile, budget.shape)
         self.tile, self.tile_budget = tile, tile_budget(tile, budget)
-        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+        super().__init__(budget, seed, init=init, noise=noise)
 
     def reduce(self, plane: Tensor) -> Tensor:
         h, w = self.tile
@@ -197,18 +183,18 @@ class TileSampler(LearnedSampler):
 class LineSampler(LearnedSampler):
     """One score for every column: whole phase-encode lines are acquired or left out."""
 
+    lines = True
+
     def __init__(
         self,
         budget: Budget,
         seed: int,
         *,
-        init: Init = "flat",
-        slope: Slope = 1.0,
+        init: Init = "variable_density",
         noise: Noise = 0.1,
-        activation: Activation = "deterministic",
     ) -> None:
         self.line_budget = line_budget(budget)
-        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+        super().__init__(budget, seed, init=init, noise=noise)
 
     def reduce(self, plane: Tensor) -> Tensor:
         return plane.mean(0, keepdim=True)
@@ -232,15 +218,18 @@ def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:
     return Budget(tile, n_points, torch.zeros(tile, dtype=torch.bool))
 
 
-def initial_probability(init: str, budget: Budget, seed: int) -> Tensor:
-    """What ``init`` names, float ``(ky, kx)`` in [0, 1]."""
+def initial_probability(init: str, budget: Budget, seed: int, *, lines: bool = False) -> Tensor:
+    """What ``init`` names, float ``(ky, kx)`` in [0, 1]; of whole columns, where that can be."""
     if init == "flat":
         return torch.full(budget.shape, 0.5)
     if init == "density":
         radius = squared_radius(budget.shape).sqrt() / 2**0.5
         return (1 - radius).clamp_min(0).pow(3).float()
     if init in FIXED_MASKS and init != "file":
-        return FIXED_MASKS[init](budget, seed).float()
+        make = FIXED_MASKS[init]
+        # The columns of a mask of points average to a density, whose highest are the central ones.
+        whole = {"lines": True} if lines and "lines" in signature(make).parameters else {}
+        return make(budget, seed, **whole).float()
     return from_file(budget, seed, path=Path(init)).float()
 
 

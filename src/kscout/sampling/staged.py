@@ -12,7 +12,7 @@ from kscout.errors import UserError
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.sampling.base import Reconstruct
 from kscout.sampling.budget import Budget, line_budget, take_highest
-from kscout.sampling.learned import Activation, Init, LearnedSampler, Noise, Slope
+from kscout.sampling.learned import Init, LearnedSampler, Noise
 
 Unit = Annotated[Literal["points", "lines"], Field(description="acquired at once")]
 
@@ -100,7 +100,7 @@ class StagedSampler(LearnedSampler):
     n_stages : one more than there are looks
     unit : what is acquired at once, single points or whole columns
     n_channels : of the policy
-    init, slope, noise, activation : of :class:`LearnedSampler`; every stage draws its noise
+    init, noise : of :class:`LearnedSampler`; every stage draws its noise
     """
 
     adaptive: ClassVar[bool] = True
@@ -113,14 +113,13 @@ class StagedSampler(LearnedSampler):
         n_stages: Annotated[int, Field(ge=2, description="in which the budget is spent")] = 3,
         unit: Unit = "points",
         n_channels: Annotated[int, Field(ge=1, description="of the policy")] = 16,
-        init: Init = "flat",
-        slope: Slope = 1.0,
+        init: Init = "variable_density",
         noise: Noise = 0.1,
-        activation: Activation = "deterministic",
     ) -> None:
-        self.unit_budget = line_budget(budget) if unit == "lines" else budget
+        self.lines = unit == "lines"
+        self.unit_budget = line_budget(budget) if self.lines else budget
         self.stages = stage_budgets(self.unit_budget, n_stages)
-        super().__init__(budget, seed, init=init, slope=slope, noise=noise, activation=activation)
+        super().__init__(budget, seed, init=init, noise=noise)
         self.policy = Policy(n_channels, torch.Generator().manual_seed(seed))
 
     @property
@@ -132,8 +131,7 @@ class StagedSampler(LearnedSampler):
         return self.unit_budget
 
     def reduce(self, plane: Tensor) -> Tensor:
-        is_lines = self.unit_budget.shape != self.budget.shape
-        return plane.mean(-2, keepdim=True) if is_lines else plane
+        return plane.mean(-2, keepdim=True) if self.lines else plane
 
     def expand(self, values: Tensor) -> Tensor:
         return values.expand(*values.shape[:-2], *self.budget.shape)
@@ -147,7 +145,7 @@ class StagedSampler(LearnedSampler):
     ) -> Tensor:
         shared = self(generator) if shared is None else shared
         scores = self.scores.detach()
-        probability = torch.sigmoid(self.slope * scores)
+        probability = torch.sigmoid(scores)
         first = take_highest(self._ranking(probability, generator), self.stages[0])
         acquired = first.expand(len(kspace), *first.shape)
         smooth = shared - shared.detach()
@@ -160,19 +158,19 @@ class StagedSampler(LearnedSampler):
             n_new = budget.n_samples - int(acquired[0].sum())
             free = own.detach().masked_fill(acquired, -float("inf")).flatten(1)
             last = free.topk(n_new, 1).values[:, -1, None, None]
-            wanted = torch.sigmoid(self.slope * (own - last))
+            wanted = torch.sigmoid(own - last)
             if wanted.requires_grad:
                 wanted.register_hook(partial(_less_the_prices, acquired, n_new))
             smooth = smooth + self.expand(wanted - wanted.detach())[:, None]
-            ranking = self.slope * own + self._noise_of_scores(generator)
+            ranking = own + self._noise_of_scores(generator)
             ranking = ranking.masked_fill(acquired, float("inf"))
             acquired = torch.stack([take_highest(plane, budget) for plane in ranking])
         return self._mask(acquired) + smooth
 
     def _noise_of_scores(self, generator: torch.Generator | None) -> Tensor:
         """The noise of a ranking, on the log-odds, the same for all slices of a step."""
-        noise = self._ranking(torch.full_like(self.scores, 0.5), generator)
-        return noise if self.activation == "stochastic" else 4 * noise  # the slope is 1/4 at 0.5
+        # The sigmoid's derivative is 1/4 at 0.5.
+        return 4 * self._ranking(torch.full_like(self.scores, 0.5), generator)
 
     def _mask(self, acquired: Tensor) -> Tensor:
         """Bool ``(batch, *scores)`` to float ``(batch, 1, ky, kx)``."""

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from kscout.errors import UserError
 from kscout.sweep import causes
@@ -22,6 +24,7 @@ from kscout.sweep.status import (
     overview,
     print_failures,
     run_states,
+    settings_text,
 )
 
 WATCH = 5.0
@@ -30,9 +33,22 @@ WATCH = 5.0
 PATIENCE = 10.0
 """Seconds that workers may take to die with their coordinator."""
 
+Labels = Mapping[str, str]
+"""Id of a run to what people call it."""
 
-def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -> bool:
+
+def start(
+    folder: SweepFolder,
+    sweep: Sweep,
+    launch: Launch,
+    console: Console,
+    labels: Labels | None = None,
+) -> bool:
     """Begin a sweep in a folder, or go on with it.
+
+    Parameters
+    ----------
+    labels : given where the sweep is a part of something, which has a table of its own
 
     Returns
     -------
@@ -49,10 +65,10 @@ def start(folder: SweepFolder, sweep: Sweep, launch: Launch, console: Console) -
         refuse_impossible(sweep.corners(), console, ranked=True)
     else:
         new = [run for run in sweep.plan() if not folder.attempts(run.id)]
-        refuse_impossible(new, console)
+        refuse_impossible(_labelled(new, labels), console)
     with folder.locked():
         folder.claim(sweep)
-        return _go_on(folder, launch, console)
+        return _go_on(folder, launch, console, labels)
 
 
 def resume(folder: SweepFolder, launch: Launch, console: Console) -> bool:
@@ -62,14 +78,20 @@ def resume(folder: SweepFolder, launch: Launch, console: Console) -> bool:
         return _go_on(folder, launch, console)
 
 
-def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> bool:
+def _labelled(planned: Sequence[PlannedRun], labels: Labels | None) -> list[PlannedRun]:
+    return [replace(run, label=(labels or {}).get(run.id, "")) for run in planned]
+
+
+def _go_on(
+    folder: SweepFolder, launch: Launch, console: Console, labels: Labels | None = None
+) -> bool:
     sweep = folder.sweep()
     trainer = sweep.trainer
     if launch.on == "local" and trainer.n_nodes > 1:
         raise UserError(f"trainer.n_nodes {trainer.n_nodes} needs a cluster: valid is --on slurm")
     folder.keep_launch(launch)
     folder.cancel_marker.unlink(missing_ok=True)
-    planned = folder.planned()
+    planned = _labelled(folder.planned(), labels)
     _settle(folder, planned)
     at_once = launch.at_once or max(1, n_cores() // trainer.n_devices)
     if sweep.search is not None:
@@ -79,7 +101,8 @@ def _go_on(folder: SweepFolder, launch: Launch, console: Console) -> bool:
     states = run_states(folder, planned)
     console.print(overview(states))
     print_failures(folder, states, console)
-    console.print(f"table and report: kscout sweep table {folder.path}", soft_wrap=True)
+    if labels is None:
+        console.print(f"table and report: kscout sweep table {folder.path}", soft_wrap=True)
     return not any(s.state == FAILED and s.cause != causes.PRUNED for s in states)
 
 
@@ -124,7 +147,7 @@ def _run_grid(
         console.print(f"{len(tasks)} runs are with SLURM: kscout sweep status {folder.path}")
         return False
     if tasks:
-        with Watch(folder, {run.id: run for run in planned}, console) as watch:
+        with Watch(folder, {run.id: run for run in planned}, len(tasks), console) as watch:
             run_local(folder, tasks, min(at_once, len(tasks)), watch.look, watch.end)
     return True
 
@@ -136,7 +159,7 @@ def _search(
     from kscout.sweep.search import StudyOfRuns
 
     study = StudyOfRuns(folder, launch)
-    with Watch(folder, study.plans, console) as watch:
+    with Watch(folder, study.plans, study.n_open, console) as watch:
 
         def look(at_work: Sequence[str]) -> None:
             study.report(at_work)
@@ -182,12 +205,14 @@ class Watch:
     Parameters
     ----------
     plans : by id; may grow meanwhile
+    n_runs : that are to end
     """
 
     def __init__(
-        self, folder: SweepFolder, plans: Mapping[str, PlannedRun], console: Console
+        self, folder: SweepFolder, plans: Mapping[str, PlannedRun], n_runs: int, console: Console
     ) -> None:
         self.folder, self.plans, self.console = folder, plans, console
+        self.n_runs, self._n_ended = n_runs, 0
         self._states = {status.id: status for status in self.now([*plans])}
         self._live = Live(console=console, transient=True, auto_refresh=False)
 
@@ -223,9 +248,14 @@ class Watch:
 
     def say(self, run_id: str, ended: Ended) -> None:
         """A line for a run that ended, where nobody looks at a terminal."""
+        self._n_ended += 1
         if not self.console.is_terminal:
-            took = f" ({ended.seconds:.1f} s)" if ended.seconds else ""
-            self.console.print(f"{run_id} {ended.cause or 'finished'}{took}", highlight=False)
+            took = f" in {ended.seconds:.1f} s" if ended.seconds else ""
+            text = (
+                f"{self._n_ended} of {self.n_runs}: {settings_text(self.plans[run_id])}: "
+                f"{ended.cause or FINISHED}{took} ({run_id})"
+            )
+            self.console.print(Text(text), soft_wrap=True)
 
 
 def show_status(folder: SweepFolder, watch: bool, console: Console) -> None:

@@ -40,6 +40,13 @@ class StudyOfRuns:
         self.at_work: dict[str, list[int]] = {}  # run -> its trials
         self.plans = {run.id: run for run in folder.planned()}
 
+    @property
+    def n_open(self) -> int:
+        """Trials that are not over, or not chosen yet."""
+        assert self.sweep.search is not None
+        trials = self.study.get_trials(deepcopy=False)
+        return self.sweep.search.n_trials - sum(trial.state.is_finished() for trial in trials)
+
     def tasks(self) -> Iterator[Task]:
         """Trials left open by an earlier session, then new ones until there are enough."""
         assert self.sweep.search is not None

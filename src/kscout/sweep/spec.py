@@ -102,9 +102,10 @@ class Sweep(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, seeds: Any) -> Any:
-        if type(seeds) is int and not 0 < seeds <= MOST_SEEDS:
+        is_number = type(seeds) is int and 0 < seeds <= MOST_SEEDS
+        if not is_number and not isinstance(seeds, list):
             raise ValueError(f"valid is a number from 1 to {MOST_SEEDS}, or a list of seeds")
-        return list(range(seeds)) if type(seeds) is int else seeds
+        return list(range(seeds)) if is_number else seeds
 
     @field_validator("zip")
     @classmethod
@@ -221,11 +222,13 @@ class PlannedRun:
     ----------
     id : digest of the experiment, and name of its folder
     settings : what the sweep set, one entry for each single value
+    label : what people call it, where the sweep is a part of something that has names
     """
 
     id: str
     experiment: Experiment
     settings: Settings
+    label: str = ""
 
 
 def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:

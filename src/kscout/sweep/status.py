@@ -143,7 +143,9 @@ def _counted(states: Sequence[RunStatus]) -> list[tuple[str, str]]:
 
 
 def settings_text(run: PlannedRun) -> str:
-    """``acceleration=4 kind=tile``: what the sweep set."""
+    """``acceleration=4 kind=tile``, what the sweep set; or what people call the run."""
+    if run.label:
+        return run.label
     names = short_names(list(run.settings))
     return " ".join(f"{names[path]}={written(value)}" for path, value in run.settings.items())
 
