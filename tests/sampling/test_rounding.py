@@ -5,6 +5,7 @@ import torch
 
 import laws
 from kscout.sampling import FIXED_MASKS, Budget
+from kscout.sampling.budget import line_budget, squared_radius
 from kscout.sampling.rounding import diffuse, spend
 
 
@@ -36,3 +37,18 @@ def test_spread_points_are_farther_apart_than_drawn_ones() -> None:
         mask = FIXED_MASKS[kind](budget, 0, power=2)
         pairs[kind] = int((mask[1:] & mask[:-1]).sum() + (mask[:, 1:] & mask[:, :-1]).sum())
     assert pairs["spread_density"] < 0.8 * pairs["variable_density"]
+
+
+@pytest.mark.parametrize(("n_lines", "acs_size"), [(24, 8), (12, 0), (31, 5)])
+def test_spread_lines_follow_the_density(n_lines: int, acs_size: int) -> None:
+    """Whole columns, as many as budgeted; between any two of the density at most one too few."""
+    budget = Budget.of(
+        (7, 97), n_lines=n_lines, acs="lines" if acs_size else "none", acs_size=acs_size
+    )
+    mask = FIXED_MASKS["spread_density"](budget, 0, power=1, lines=True)
+    laws.exact_budget(mask, budget)
+    assert (mask == mask[:1]).all()
+    lines = line_budget(budget)
+    density = (1 - squared_radius(lines.shape).sqrt()).clamp(min=1e-6)
+    excess = (mask[0].double() - spend(density, lines)[0]).cumsum(0)
+    assert float(excess.max() - excess.min()) < 2

@@ -7,12 +7,11 @@ returns a bool mask ``(ky, kx)`` with ``budget.n_samples`` points, the ACS among
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from kscout.errors import UserError
@@ -24,14 +23,13 @@ from kscout.sampling.budget import (
     take_highest,
 )
 from kscout.sampling.files import read_mask
-from kscout.sampling.rounding import spread_density
+from kscout.sampling.rounding import Lines, spread_density
 from kscout.sampling.tiles import check_tile, repeat_tile
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Factors = tuple[PositiveInt, PositiveInt]
 """Acceleration along (ky, kx)."""
-Lines = Annotated[bool, Field(description="acquire whole columns")]
 
 
 def lattice(shape: tuple[int, int], factors: Factors, shift: int) -> Tensor:
