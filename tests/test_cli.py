@@ -271,6 +271,20 @@ def test_a_mask_of_another_budget_is_told_how_to_be_bounded(capsys, config, tmp_
     )
 
 
+def test_what_is_bounded_is_said(capsys, config, tmp_path):
+    lines, disc = tmp_path / "lines.npy", tmp_path / "disc.npy"
+    make = ("mask", "make", "--shape", "28x28")
+    assert kscout(capsys, *make, "uniform_lines", "--n-lines", 7, "--out", lines).code == 0
+    assert kscout(capsys, *make, "poisson_disc", "-R", 4, "--out", disc).code == 0
+    ask = ("--config", config, "--n-steps", 1, "--n-slices", 2)
+    for masks, said in (
+        ([lines], "no mask of whole columns of the same budget"),
+        ([disc], "no mask, of points or of whole columns, of the same budget"),
+        ([lines, disc], "no mask, of points or of whole columns, of the same budget"),
+    ):
+        assert said in " ".join(kscout(capsys, "mask", "bound", *masks, *ask).out.split())
+
+
 def test_folders_without_one_mask_for_all_slices_are_not_bounded(
     capsys, config, finished, tmp_path
 ):

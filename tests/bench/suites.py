@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from kscout.bench.suite import Suite
@@ -31,7 +32,7 @@ TINY: dict[str, Any] = {
     "reconstructors": {
         "stack": {"reconstructor": {"kind": "spirit_net", "n_blocks": 1, "kernel_size": 3}}
     },
-    "training": {"epochs": 1, "batch_size": 8},
+    "training": {"epochs": 1, "batch_size": 8, "mask_learning_rate": 0.05},
 }
 
 
@@ -51,10 +52,12 @@ def suite(**changes: Any) -> Suite:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Runs compute in one thread then: two get in each other's way on a busy machine."""
-    cores = os.sched_getaffinity(0)
+    """Runs, and this process, compute in one thread then: two get in each other's way."""
+    cores, n_threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {random.choice(sorted(cores))})
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         os.sched_setaffinity(0, cores)
+        torch.set_num_threads(n_threads)

@@ -49,6 +49,14 @@ def test_a_fair_suite_passes_and_says_what_was_counted(splits: Splits) -> None:
     assert "4 masks counted" in found["same budget"]
     assert "test 9 scans of 9 slices" in found["no scan and no slice in two splits"]
     assert "1 epoch of 16 slices in batches of 8 (2 steps)" in found["same training: stack"]
+    assert found["same training: stack"].endswith("; the same for every mask")
+
+
+def test_a_reconstructor_without_weights_is_trained_with_no_fixed_mask(splits: Splits) -> None:
+    gaussian = {"reconstructor": {"kind": "gaussian_sense", "acs_size": 5}}
+    found = dict(audit.before(suite(reconstructors={"Gaussian SENSE": gaussian}), splits))
+    said = found["same training: Gaussian SENSE"]
+    assert said.endswith("; the same for every mask that is trained by gradient")
 
 
 def test_one_step_is_said_to_be_one(splits: Splits) -> None:
@@ -175,6 +183,11 @@ def as_it_began(run: Path) -> None:
     np.save(run / "mask.npy", method.mask().numpy())
 
 
+def but_for_one(run: Path) -> None:
+    as_it_began(run)
+    edit_mask(with_one_moved)(run)
+
+
 def edit_weights(run: Path) -> None:
     kept = torch.load(run / "checkpoint.ckpt", weights_only=True)
     for weights in kept["reconstructor"].values():
@@ -189,14 +202,21 @@ def edit_config(run: Path) -> None:
 
 
 FIXED, LEARNED = 0, 2
-UNMOVED = "training moved no point of the mask, so that it is the fixed one that it began from: "
+UNMOVED = "training moved 0 of 172 points, so that the mask is all but the fixed one that it began "
+MOVED_ONE = UNMOVED.replace("moved 0", "moved 1")
 BREACHES = [
     (FIXED, edit_mask(with_one_more), "acquires 198 points: allowed is 197"),
     (LEARNED, edit_mask(without_the_acs), "lacks 1 of the 25 points of the ACS"),
     (LEARNED, edit_mask(lambda mask: mask.astype(float)), "mask.npy is float64"),
     (FIXED, edit_mask(with_one_moved), "not the mask that its settings make"),
     (LEARNED, edit_mask(with_many_moved), "do not belong together"),
-    (LEARNED, as_it_began, UNMOVED + "a mask_learning_rate of 0.01 over 2 steps is too little"),
+    (LEARNED, as_it_began, UNMOVED),
+    (
+        LEARNED,
+        as_it_began,
+        "from: a mask_learning_rate of 0.05 over 2 steps is too little to move 2",
+    ),
+    (LEARNED, but_for_one, MOVED_ONE),
     (LEARNED + 1, as_it_began, UNMOVED),  # of both trials one is not chosen
     (LEARNED, edit_weights, "do not belong together"),
     (FIXED, set_score("nmse", "1e-9"), "is kept as 1e-09"),
@@ -241,6 +261,25 @@ def test_what_training_did_is_told(done: Done, splits: Splits) -> None:
     )
     moved = found["points that training moved"].removeprefix("learned with stack: ")
     assert all(0 < int(n) < 197 - 25 for n in moved.split(" to "))
+
+
+@pytest.mark.parametrize("n_moved", [1, 2])
+def test_one_in_a_hundred_is_enough_to_be_another_mask(
+    tmp_path: Path, splits: Splits, n_moved: int
+) -> None:
+    planned = suite().planned("stack", "learned", 0, 3)
+    run = BenchRun("stack", "learned", 0, 3, planned.experiment, RunFolder(tmp_path))
+    method = Method.of(planned.experiment, splits)
+    mask = method.mask().flatten()
+    acquired = torch.nonzero(mask & ~method.budget.acs.flatten())[:n_moved]
+    missing = torch.nonzero(~mask)[:n_moved]
+    mask[acquired], mask[missing] = False, True
+    run.folder.write_array("mask.npy", mask.view(28, 28))
+    if n_moved == 2:
+        assert audit.points_moved(run, method, 2) == 2
+    else:
+        with pytest.raises(UserError, match=r"moved 1 of 172 points.* too little to move 2: valid"):
+            audit.points_moved(run, method, 2)
 
 
 def test_where_the_acs_is_the_budget_nothing_has_to_move(tmp_path: Path, splits: Splits) -> None:

@@ -1,5 +1,7 @@
 """The certificate beside masks is drawn from what no mask was made with."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from kscout.bench.suite import Suite
 from kscout.data import Splits
 from kscout.data.digits import digits
 from kscout.experiment import RunFolder
-from kscout.learning.design import certify
+from kscout.learning.design import Certificate, certify
 from kscout.sampling import FIXED_MASKS, Budget
 
 QUIET = Console(quiet=True)
@@ -47,10 +49,10 @@ def runs_with_masks(two: Suite, splits: Splits, path: Path) -> list[BenchRun]:
 def test_draws_are_of_held_out_slices_and_of_no_seed_of_the_suite(
     two: Suite, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Any, int, int]] = []
+    drawn: list[tuple[Any, int, int]] = []
 
     def listening(masks: Any, data: Any, budget: Budget, seed: int, **options: Any) -> Any:
-        asked.append((data, seed, options["acs_size"]))
+        drawn.append((data, seed, options["acs_size"]))
         return certify(masks, data, budget, seed, n_steps=4, **options)
 
     monkeypatch.setattr(certificate, "certify", listening)
@@ -61,17 +63,66 @@ def test_draws_are_of_held_out_slices_and_of_no_seed_of_the_suite(
     expected = [
         (splits[name], seed, 5) for name in ("test", "test_coils") for seed in certificate.SEEDS
     ]
-    assert all(a[0] is e[0] and a[1:] == e[1:] for a, e in zip(asked, expected, strict=True))
+    assert all(a[0] is e[0] and a[1:] == e[1:] for a, e in zip(drawn, expected, strict=True))
     for draws in found["Gaussian SENSE"].values():
         for of_mask in draws.values():
             gaps = np.subtract(of_mask["error_db"], of_mask["bound_db"])
-            assert (gaps > 0).all()
             assert len(set(gaps.tolist())) == 3
-    assert certificate.bounds(two, folder, runs, splits, QUIET) == found
-    assert len(asked) == 6  # the second time from the files
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The masks that were asked for in each draw; certificates are made up."""
+    found: list[list[str]] = []
+
+    def made_up(masks: Any, *args: Any, **options: Any) -> dict[str, Certificate]:
+        found.append(list(masks))
+        return dict.fromkeys(masks, Certificate(-10.0, -12.0, False))
+
+    monkeypatch.setattr(certificate, "certify", made_up)
+    return found
+
+
+def test_what_was_asked_before_is_kept_and_nothing_else(
+    two: Suite,
+    splits: Splits,
+    tmp_path: Path,
+    asked: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs, folder = runs_with_masks(two, splits, tmp_path), BenchFolder(tmp_path / "bench")
+
+    def n_draws(data: Splits) -> int:
+        before = len(asked)
+        certificate.bounds(two, folder, runs, data, QUIET)
+        return len(asked) - before
+
+    assert n_draws(splits) == 6
+    assert n_draws(splits) == 0
+    test = splits["test"]
+    fainter = replace(test, kspace=test.kspace * 0.99)
+    assert n_draws(splits | {"test": fainter}) == 3  # of one of both conditions
+    monkeypatch.setattr(certificate, "N_CERTIFIED", 1)
+    assert n_draws(splits) == 6
     runs[-1].folder.write_array("mask.npy", runs[-2].folder.mask())
-    certificate.bounds(two, folder, runs, splits, QUIET)
-    assert len(asked) == 12  # another mask is another question
+    assert n_draws(splits) == 6
+    for path in (folder.path / "certificate").iterdir():
+        kept = json.loads(path.read_text())
+        del kept["learned"]
+        path.write_text(json.dumps(kept))
+    assert n_draws(splits) == 6  # a file of other masks is none
+
+
+@pytest.mark.usefixtures("asked")
+def test_masks_of_which_every_slice_has_its_own_are_left_out(
+    splits: Splits, tmp_path: Path
+) -> None:
+    staged = [{"kind": "staged"}, {"kind": "staged", "noise": 0.4}]
+    masks = TINY["masks"] | {"learned": staged}
+    own = suite(masks=masks, reconstructors={"Gaussian SENSE": GAUSSIAN})
+    runs, folder = runs_with_masks(own, splits, tmp_path), BenchFolder(tmp_path / "bench")
+    found = certificate.bounds(own, folder, runs, splits, QUIET)
+    assert list(found["Gaussian SENSE"]["test"]) == ["variable density"]
 
 
 def test_no_suite_can_have_the_seeds_of_the_draws() -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from bench.conftest import COMMAND, Done
 from bench.suites import TINY, one_core, suite, write
 from commands import kscout, refused
-from kscout.bench import beside, results, tables
+from kscout.bench import explanations, results, tables
 from kscout.bench.folder import BenchFolder
 from kscout.bench.run import run_suite
 from kscout.bench.swapped import digest, swapped
@@ -31,6 +31,9 @@ from kscout.evaluation import METRICS
 from kscout.experiment.config import options_of
 from kscout.recon import RECONSTRUCTORS
 from kscout.sweep.launch import Launch
+
+NEAR_DB = 3.0
+"""That the better of two masks is to the bound, of digits at R = 4."""
 
 
 def strict(path: Path) -> Any:
@@ -67,11 +70,12 @@ def test_the_numbers_are_those_of_the_records(found: Any, records: pd.DataFrame)
         assert row["means"]["nmse"]["mean"] == pytest.approx(own["nmse"].mean())
         spread = own.groupby("seed")["nmse"].mean().std()
         assert row["means"]["nmse"]["seed_std"] == pytest.approx(spread)
-    by_slice = test.pivot_table(index="volume", columns="method", values="nmse", aggfunc="mean")
+    by_slice = test.pivot_table(index=["seed", "volume"], columns="method", values="nmse")
     paired = 10 * np.log10(by_slice["variable density"] / by_slice["learned"])
     difference = compared["methods"]["learned"]["difference_db"]
     assert difference["mean"] == pytest.approx(paired.mean())
-    assert len(difference["by_seed"]) == 3
+    by_seed = paired.groupby("seed").mean()[[3, 0, 7]]
+    assert difference["by_seed"] == pytest.approx(by_seed.tolist())
     assert "difference_db" not in compared["methods"]["variable density"]
 
 
@@ -83,8 +87,8 @@ def test_the_trial_that_is_tested_is_that_of_the_lowest_validation_error(
         assert tried["chosen"] == int(np.argmin(tried["validation"]))
         own = records[(records["method"] == method) & (records["seed"] == 3)]
         assert set(own["trial"]) == {tried["chosen"] + 1}
-        val = own[own["split"] == "val"]["nmse"].mean()
-        assert val == pytest.approx(min(tried["validation"]))
+        val = np.log10(own[own["split"] == "val"]["nmse"]).mean()
+        assert 10**val == pytest.approx(min(tried["validation"]))
     n_runs = [
         len(list((sweep.path / "runs").iterdir()))
         for sweep in (done.folder.tuning, done.folder.final)
@@ -110,8 +114,8 @@ def test_where_all_masks_have_one_network_nothing_is_swapped(done: Done, found: 
     runs = [run, replace(run, method="other", reconstruction="stack")]
     assert swapped(done.folder, runs, test, "nmse", Console(quiet=True)) == {}
     alone = {**found, "swapped": {"n_slices": 9, "mean": {}}}
-    assert beside.swapped(alone) == {"stack": None}
-    assert f"### stack\n\n{beside.SAME_NETWORK}" in tables.markdown(alone)
+    assert explanations.swapped(alone) == {"stack": (None, explanations.SAME_NETWORK)}
+    assert f"### stack\n\nNote: {explanations.SAME_NETWORK}." in tables.markdown(alone)
 
 
 def test_a_swapped_cell_is_of_one_mask_and_one_network(done: Done) -> None:
@@ -130,10 +134,14 @@ def test_the_tables_and_the_page_say_what_the_results_say(done: Done, found: Any
     row = found["results"]["stack"]["test"]["methods"]["learned"]
     verdict = row["verdict"]
     cell = tables.decibels(row["difference_db"])
+    seeds = [f"{value:+.2f}" for value in sorted(row["difference_db"]["by_seed"])]
     for text in (markdown, page):
         assert f"learned is {verdict} " in text
         assert cell.text in text
         assert cell.interval in text
+        assert f" seeds ({seeds[0]} to {seeds[-1]})" in text
+        assert "| by seed |" in text or ">by seed</th>" in text
+        assert "chosen at the end of its grid" in text
         assert found["question"] in text
         assert COMMAND in text
         assert all(finding["check"] in text for finding in found["audit"])
@@ -152,11 +160,11 @@ def test_the_work_of_every_method_is_told(done: Done, found: Any) -> None:
     work = found["work"]["stack"]["learned"]
     work |= {"gradient_steps": [0, 0, 0], "search": {"slices": 16, "trials": 60}}
     found["seconds"]["stack"] = {"learned": 123.4, "variable density": 12.34}
-    rows = {row[0].text: row[1] for row in beside.work(found).rows}
+    rows = {row[0].text: row[1] for row in explanations.work(found).rows}
     assert rows["learned"][:2] == ("search of 16 slices, 60 trials", "123 s")
     assert rows["variable density"][:2] == ("2 gradient steps", "12.3 s")
     work |= {"gradient_steps": [1, 3, 2], "search": None, "closed_form": True}
-    assert beside.work(found).rows[1][1].text == "1 to 3 gradient steps, closed form"
+    assert explanations.work(found).rows[1][1].text == "1 to 3 gradient steps, closed form"
 
 
 def test_the_best_learned_mask_is_chosen_on_validation_data(found: Any) -> None:
@@ -171,6 +179,19 @@ def test_the_best_learned_mask_is_chosen_on_validation_data(found: Any) -> None:
     (row,) = tables.in_short(found).rows
     assert row[3].text == "two"
     assert row[4].text == "-0.50"
+    found["tuning"]["stack"]["one"]["validation"] = [None, None]
+    (row,) = tables.in_short(found).rows  # nobody can say which is the best
+    assert [cell.text for cell in row[3:]] == ["-"] * 5
+    found["methods"] = {"one": found["methods"]["one"]}
+    (row,) = tables.in_short(found).rows
+    assert row[3].text == "one"
+
+
+def test_seeds_that_gave_the_same_have_no_range() -> None:
+    difference = {"by_seed": [0.301, 0.299, 0.303]}
+    assert tables.by_seed(difference)[:2] == ("-", "") == tables.by_seed(None)[:2]
+    difference["by_seed"][1] = -1.2
+    assert tables.by_seed(difference)[:2] == ("-1.20", "to +0.30")
 
 
 def records_of(errors: list[float]) -> list[dict[str, Any]]:
@@ -241,6 +262,17 @@ def test_a_damaged_result_is_told_what_to_do(tmp_path: Path, capsys: Any) -> Non
     assert "cannot be read" in refused(capsys, "bench", "table", tmp_path / "y.json")
 
 
+@pytest.mark.parametrize("schema", [None, 1, 3])
+def test_results_of_another_schema_are_refused(
+    found: Any, tmp_path: Path, capsys: Any, schema: int | None
+) -> None:
+    others = {name: value for name, value in found.items() if name != "schema"}
+    others |= {} if schema is None else {"schema": schema}
+    (tmp_path / "x.json").write_text(json.dumps(others))
+    said = refused(capsys, "bench", "table", tmp_path / "x.json")
+    assert f"x.json is of schema {schema or 1}: valid is 2, which kscout bench run writes" in said
+
+
 def test_a_check_counts_the_runs(tmp_path: Path, capsys: Any) -> None:
     ended = kscout(capsys, "bench", "check", write(tmp_path), "seeds=5")
     assert ended.code == 0
@@ -256,31 +288,48 @@ def test_another_suite_is_refused_and_told_what_changed(done: Done, tmp_path: Pa
         BenchFolder(tmp_path).claim(suite())
 
 
-def test_it_grows_by_a_reconstructor_with_a_bound(done: Done, tmp_path: Path) -> None:
+def test_it_grows_by_a_reconstructor_with_a_bound_and_a_staged_method(
+    done: Done, tmp_path: Path
+) -> None:
     folder = BenchFolder(tmp_path / "bench")
     shutil.copytree(done.folder.path, folder.path)
     gaussian = {"reconstructor": {"kind": "gaussian_sense", "acs_size": 5}}
-    grown = suite(reconstructors=TINY["reconstructors"] | {"Gaussian SENSE": gaussian})
+    staged = [{"kind": "staged"}, {"kind": "staged", "n_stages": 2}]
+    grown = suite(
+        reconstructors=TINY["reconstructors"] | {"Gaussian SENSE": gaussian},
+        masks=TINY["masks"] | {"staged": staged},
+    )
     with one_core():
         ended = run_suite(grown, folder, tmp_path, Launch(at_once=1), COMMAND, Console(quiet=True))
     assert ended.results is not None
     found = strict(ended.results)
-    assert found["results"]["stack"] == strict(done.results)["results"]["stack"]
+    stack = found["results"]["stack"]["test"]["methods"]
+    assert stack.pop("staged")["learned"]
+    assert stack == strict(done.results)["results"]["stack"]["test"]["methods"]
     assert list(found["swapped"]["mean"]) == ["stack"]
+    assert set(found["swapped"]["mean"]["stack"]) == set(TINY["masks"])  # no one mask of staged
     draws = found["certificate"]["Gaussian SENSE"]["test"]
     assert list(found["certificate"]) == ["Gaussian SENSE"]
-    bounded, unbounded = reversed([section.grid.headings for section in tables.sections(found)])
-    extra = [heading.title for heading in bounded[len(unbounded) :]]
+    assert set(draws) == set(TINY["masks"])
+    gaps = {m: np.subtract(draws[m]["error_db"], draws[m]["bound_db"]) for m in draws}
+    assert all((gap > 0).all() for gap in gaps.values())
+    assert min(gap.mean() for gap in gaps.values()) < NEAR_DB
+    unbounded, bounded = tables.sections(found)
+    n_shared = len(unbounded.grid.headings)
+    extra = [heading.title for heading in bounded.grid.headings[n_shared:]]
     assert extra == ["expected NMSE", "dB to bound"]
+    rows = {row[0].text: [cell.text for cell in row[n_shared:]] for row in bounded.grid.rows}
+    assert rows["staged"] == ["-", "-"]
+    assert bounded.notes[-1].startswith("dB to bound is told without staged: every slice has")
     row = tables.in_short(found).rows[1]
     for text in (ended.results.with_suffix(suffix).read_text() for suffix in (".md", ".html")):
-        for method in TINY["masks"]:
-            gap = np.subtract(draws[method]["error_db"], draws[method]["bound_db"])
-            said = f"{gap.mean():.2f} ± {gap.std(ddof=1):.2f}"
-            assert said in text
-            assert said in row[-1].text
-        assert beside.SAME_NETWORK in text
-        assert beside.WORK in text
+        for gap in gaps.values():
+            assert f"± {gap.std(ddof=1):.2f}" in text
+        gap = gaps["variable density"]
+        assert row[-1].text.startswith(f"{gap.mean():.2f} ± {gap.std(ddof=1):.2f}, ")
+        assert explanations.SAME_NETWORK in text
+        assert "without staged: every slice has a mask of its own" in text
+        assert explanations.WORK in text
 
 
 def finished(folder: Path) -> list[Path]:

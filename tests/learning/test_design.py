@@ -234,6 +234,36 @@ def test_the_certificate_is_just_below_the_best_of_all_masks(lines: bool) -> Non
     assert certificates[best].error_db == pytest.approx(db(error), abs=1e-3)
 
 
+def test_solves_that_stop_early_bound_all_the_same() -> None:
+    """From relaxed and from binary masks, at 1 to 5 iterations: below the sampled error of all."""
+    budget = Budget.of((6, 5), n_samples=6, acs="square", acs_size=2)
+    made, masks = scan(budget.shape), torch.stack(every_mask(budget)[::12]).float()
+    converged = ExpectedError(made, 0, 40)
+    errors = torch.tensor([converged(mask)[0] for mask in masks])
+    for n_iterations in (1, 2, 5):
+        early = ExpectedError(made, 0, n_iterations)
+        relaxed, bound = relax(early, budget, 15)
+        assert 0 < bound < errors.min()
+        for mask in (relaxed, masks[0], masks[-1]):
+            error, gain = early(mask)
+            assert error < converged(mask)[0]
+            assert (error - (gain * (masks - mask)).sum((1, 2)) < errors * (1 + 1e-5)).all()
+
+
+def test_the_certified_error_has_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kscout.learning.design.MOST_WEIGHTS", 0)
+    data = small_set(noise=0.02)
+    budget = Budget.of(data.shape, acceleration=4, acs="square", acs_size=6)
+    mask = FIXED_MASKS["uniform_2d"](budget, 0)
+    made = linear_reconstruction(data, 7, 6).scan(drawn(data, 4, 7).kspace)
+    early, late = (db(ExpectedError(made, 7, n)(mask.float())[0]) for n in (20, 500))
+    options = {"acs_size": 6, "n_slices": 4, "n_steps": 20}
+    certificate = certify({"": mask}, data, budget, 7, **options)[""]  # type: ignore[arg-type]
+    assert early < late - 0.1
+    assert certificate.error_db == pytest.approx(late, abs=0.01)
+    assert certificate.gap_db > 0
+
+
 @pytest.mark.parametrize("error", ["expected", "measured"])
 def test_lines_are_whole(error: str) -> None:
     data = small_set()
@@ -249,13 +279,37 @@ def test_lines_are_whole(error: str) -> None:
     mask = found.mask(budget)
     laws.exact_budget(mask, budget)
     assert torch.equal(mask, mask[:1].expand(budget.shape))
-    with pytest.raises(UserError, match="no whole columns"):
-        optimal_design(  # type: ignore[arg-type]
-            budget, 0, data, data, ZeroFilled(2), None, lines=True, init="poisson_disc"
-        )
     points, lines = (
         certify({"found": mask}, data, budget, 0, acs_size=4, lines=whole)["found"]
         for whole in (False, True)
     )
     assert points.error_db == lines.error_db
     assert points.bound_db < lines.bound_db < lines.error_db
+    assert (points.of_lines, lines.of_lines) == (False, True)
+
+
+def test_a_design_of_lines_starts_from_masks_of_lines() -> None:
+    data = small_set()
+    budget = Budget.of(data.shape, n_lines=8, acs="lines", acs_size=4)
+    options = {"lines": True, "acs_size": 4, "n_slices": 2, "n_trials": 0}
+
+    def start(init: str) -> Tensor:
+        (found,) = optimal_design(
+            budget,
+            0,
+            data,
+            data,
+            ZeroFilled(2),
+            None,
+            init=init,
+            **options,  # type: ignore[arg-type]
+        )
+        return found.mask(budget)
+
+    assert torch.equal(start("uniform_lines"), FIXED_MASKS["uniform_lines"](budget, 0))
+    for init in ("variable_density", "spread_density"):
+        assert torch.equal(start(init), FIXED_MASKS[init](budget, 0, lines=True))
+    valid = "relaxed, variable_density, spread_density, uniform_lines$"
+    for init in ("caipirinha", "poisson_disc"):
+        with pytest.raises(UserError, match=f"'{init}' has no whole columns .* {valid}"):
+            start(init)

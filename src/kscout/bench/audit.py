@@ -31,6 +31,9 @@ N_RECOMPUTED = 3
 TOLERANCE = 0.01
 """Relative difference to the kept score that another machine's rounding may make."""
 
+LEAST_MOVED = 0.01
+"""Of the points that a trained mask is free to choose: fewer make no other mask."""
+
 ADAPTIVE_TOLERANCE = 0.1
 """The same where each slice's mask is chosen on the way: rounding may choose another point."""
 
@@ -74,6 +77,10 @@ def gradient_steps(training: Training, n_slices: int, epochs: int) -> int:
 def before(suite: Suite, splits: Splits) -> list[Finding]:
     """Everything that can be checked without running anything.
 
+    Returns
+    -------
+    what was found, in the order of the checks
+
     Raises
     ------
     UserError
@@ -82,10 +89,12 @@ def before(suite: Suite, splits: Splits) -> list[Finding]:
     found = [_equal_tuning(suite), *_separate(suite, splits)]
     budget = Budget.of(splits["train"].shape, **suite.budget.options())
     counted = set()
-    for method, trial, experiment in _first_runs(suite):
+    epochs: dict[str, set[int]] = {}
+    for reconstruction, method, trial, experiment in _first_runs(suite):
         where = f"method '{method}', trial {trial + 1}"
         try:
             made = Method.of(experiment, splits)
+            epochs.setdefault(reconstruction, set()).add(_epochs_of(made))
             if made.sampler is not None:  # a search finds its mask when it is run
                 check_mask(made.mask(), budget)
                 counted.add((method, trial))
@@ -99,14 +108,16 @@ def before(suite: Suite, splits: Splits) -> list[Finding]:
             f"{plural(len(counted), 'mask')} counted before anything was run",
         )
     )
-    return [*found, *_equal_training(suite, len(splits["train"]))]
+    n_slices = len(splits["train"])
+    return [*found, *(_training(suite, name, n_slices, epochs[name]) for name in epochs)]
 
 
-def _first_runs(suite: Suite) -> Iterator[tuple[str, int, Experiment]]:
+def _first_runs(suite: Suite) -> Iterator[tuple[str, str, int, Experiment]]:
     for reconstruction in suite.reconstructors:
         for method, trials in suite.masks.items():
             for trial in range(len(trials)):
-                yield method, trial, suite.experiment(reconstruction, method, trial, suite.seeds[0])
+                experiment = suite.experiment(reconstruction, method, trial, suite.seeds[0])
+                yield reconstruction, method, trial, experiment
 
 
 def _equal_tuning(suite: Suite) -> Finding:
@@ -159,23 +170,29 @@ def _fingerprints(part: KspaceSet) -> Iterator[tuple[float, ...]]:
         yield from (tuple(row) for row in sums.tolist() if row[0] > 0)
 
 
-def _equal_training(suite: Suite, n_slices: int) -> Iterator[Finding]:
-    for name in suite.reconstructors:
-        training = suite.training_of(name)
-        steps = gradient_steps(training, n_slices, training.epochs)
-        said = "no gradient descent"
-        if training.epochs:
-            said = (
-                f"{plural(training.epochs, 'epoch')} of {plural(n_slices, 'slice')} in batches of "
-                f"{training.batch_size} ({plural(steps, 'step')}), "
-                f"rate {training.learning_rate:g}, {training.mask_learning_rate:g} of masks"
-            )
-        if training.finish == "closed_form":
-            said += (
-                "; the weights are fitted in closed form to the final mask, so that fixed masks "
-                "need no epochs"
-            )
-        yield Finding(f"same training: {name}", f"{said}; the same for every mask")
+def _training(suite: Suite, reconstruction: str, n_slices: int, epochs: set[int]) -> Finding:
+    """How a reconstructor is trained.
+
+    Parameters
+    ----------
+    epochs : that its masks will have; none for a fixed mask where no weight is trained
+    """
+    training = suite.training_of(reconstruction)
+    steps = gradient_steps(training, n_slices, training.epochs)
+    said = "no gradient descent"
+    if training.epochs:
+        said = (
+            f"{plural(training.epochs, 'epoch')} of {plural(n_slices, 'slice')} in batches of "
+            f"{training.batch_size} ({plural(steps, 'step')}), "
+            f"rate {training.learning_rate:g}, {training.mask_learning_rate:g} of masks"
+        )
+    if training.finish == "closed_form":
+        said += (
+            "; the weights are fitted in closed form to the final mask, so that fixed masks "
+            "need no epochs"
+        )
+    whose = "every mask" if len(epochs) == 1 else "every mask that is trained by gradient"
+    return Finding(f"same training: {reconstruction}", f"{said}; the same for {whose}")
 
 
 def check_mask(mask: Tensor, budget: Budget) -> None:
@@ -194,6 +211,10 @@ def after(
     suite: Suite, runs: Sequence[BenchRun], splits: Splits, console: Console
 ) -> list[Finding]:
     """Everything that finished runs must show, trials that were not chosen included.
+
+    Returns
+    -------
+    what was found, in the order of the checks
 
     Raises
     ------
@@ -298,31 +319,45 @@ def _places(name: str, part: KspaceSet) -> Iterator[tuple[str, int, int]]:
 
 def _check_epochs(run: BenchRun, method: Method) -> int:
     """The epochs of gradient descent that were done; ``UserError`` if others were asked for."""
-    is_trained = any(True for _ in method.reconstructor.parameters())
-    is_trained |= isinstance(method.sampler, LearnedSampler)
-    wanted = method.epochs if is_trained else 0
+    wanted = _epochs_of(method)
     done, patience = epochs_done(run.folder.path), run.experiment.training.patience
     if done != wanted and (patience is None or not 0 < done < wanted):
         raise UserError(f"{plural(done, 'epoch')} done: allowed is {wanted}")
     return done
 
 
+def _epochs_of(method: Method) -> int:
+    """Of gradient descent that a run will have: none where it would have nothing to train."""
+    is_trained = any(True for _ in method.reconstructor.parameters())
+    return method.epochs if is_trained or isinstance(method.sampler, LearnedSampler) else 0
+
+
 def points_moved(run: BenchRun, method: Method, steps: int) -> int | None:
-    """Points that the mask did not begin with; ``UserError`` if it is what it was in the beginning.
+    """Points that the mask did not begin with; ``UserError`` if it is all but what it was then.
 
     Unless no point could move, because the ACS is the whole budget.
+
+    Parameters
+    ----------
+    method : that the run began from
+    steps : of gradient descent that were done
+
+    Returns
+    -------
+    ``None`` of a mask that was not trained, or that every slice has its own of
     """
     sampler = method.sampler
     if not isinstance(sampler, LearnedSampler) or sampler.adaptive:
         return None
     n_moved = int((run.folder.mask() & ~method.mask()).sum())
-    choice = sampler.score_budget
-    if n_moved == 0 and choice.n_acs < choice.n_samples < choice.acs.numel():
+    n_free, choice = method.budget.n_samples - method.budget.n_acs, sampler.score_budget
+    if n_moved < LEAST_MOVED * n_free and choice.n_acs < choice.n_samples < choice.acs.numel():
         rate = run.experiment.training.mask_learning_rate
         raise UserError(
-            "training moved no point of the mask, so that it is the fixed one that it began from: "
-            f"a mask_learning_rate of {rate:g} over {plural(steps, 'step')} is too little to move "
-            "one: valid is a larger product"
+            f"training moved {n_moved} of {plural(n_free, 'point')}, so that the mask is all but "
+            f"the fixed one that it began from: a mask_learning_rate of {rate:g} over "
+            f"{plural(steps, 'step')} is too little to move {math.ceil(LEAST_MOVED * n_free)}: "
+            "valid is a larger product"
         )
     return n_moved
 
@@ -334,7 +369,7 @@ def _check_scores(run: BenchRun, records: Sequence[Record], scored: Splits) -> i
     kept = {(r["split"], r["volume"], r["slice"]): r for r in records}
     n = 0
     for split, part in scored.items():
-        index = spread(len(part), N_RECOMPUTED)
+        index = evenly(len(part), N_RECOMPUTED)
         data = part.select(index).with_coil_scale(fitted.coil_scale)
         again = evaluate(fitted.sampler, fitted.reconstructor, data, split=split, batch_size=1)
         places = list(_places(split, part))
@@ -355,6 +390,6 @@ def _refuse_unlike(kept: Record, again: Record, tolerance: float) -> None:
             )
 
 
-def spread(n: int, most: int) -> list[int]:
+def evenly(n: int, most: int) -> list[int]:
     """At most ``most`` places of ``n``, evenly spread."""
     return sorted({round(x) for x in np.linspace(0, n - 1, min(n, most)).tolist()})

@@ -6,8 +6,11 @@ several times.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -16,9 +19,10 @@ from kscout.bench.folder import BenchFolder, BenchRun, read_json, write_json
 from kscout.bench.suite import Suite
 from kscout.data import KspaceSet, Splits
 from kscout.experiment.progress import progress_bar
-from kscout.learning.design import certify
+from kscout.learning.design import N_CERTIFIED, ExpectedError, certify
 from kscout.recon import RECONSTRUCTORS
 from kscout.sampling import Budget
+from kscout.sampling.budget import are_whole_columns
 
 SEEDS = (2**31, 2**31 + 1, 2**31 + 2)
 """Of the draws. A suite's own are below, so that no mask was made with any of them."""
@@ -40,14 +44,20 @@ def bounds(
 
     Parameters
     ----------
+    folder : keeps the draws
     runs : one for each reconstruction and method, at one seed
+
+    Returns
+    -------
+    without adaptive runs, as the bound is for one mask of all slices
     """
     budget = Budget.of(splits["train"].shape, **suite.budget.options())
     found: Bounds = {}
     for name, entry in suite.reconstructors.items():
         if not RECONSTRUCTORS[entry.reconstructor.kind].has_bound:
             continue
-        masks = {run.method: run.folder.mask() for run in runs if run.reconstruction == name}
+        own = [run for run in runs if run.reconstruction == name and not run.is_adaptive]
+        masks = {run.method: run.folder.mask() for run in own}
         size = entry.reconstructor.acs_size
         found[name] = {
             split: _kept(folder, masks, split, data, budget, size, console)
@@ -65,22 +75,38 @@ def _kept(
     acs_size: int,
     console: Console,
 ) -> Draws:
-    """From the file, if the same was asked before: another mask, or draw, makes another file."""
-    asked = hashlib.sha256(repr((split, acs_size, SEEDS, list(masks))).encode())
+    """From the file, if the same was asked before: whatever decides the numbers names the file."""
+    effort = _defaults(certify), _defaults(ExpectedError), N_CERTIFIED  # slices, steps, iterations
+    settings = split, acs_size, SEEDS, effort, list(masks), _fingerprint(data)
+    asked = hashlib.sha256(repr(settings).encode())
     for mask in masks.values():
         asked.update(mask.numpy().tobytes())
     path = folder.path / "certificate" / f"{asked.hexdigest()[:16]}.json"
     kept: Draws | None = read_json(path, console)
-    if kept is None:
+    if kept is None or kept.keys() != masks.keys():
         kept = _drawn(masks, data, budget, acs_size, console)
         write_json(path, kept)
     return kept
 
 
+def _defaults(function: Callable[..., Any]) -> dict[str, float]:
+    """The numbers that a function works with unless it is told others."""
+    parameters = inspect.signature(function).parameters
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _fingerprint(data: KspaceSet) -> tuple[tuple[int, ...], list[str]]:
+    """Shape and energy of every slice, in as many digits as all machines agree on."""
+    energy = data.kspace.abs().square().sum((1, 2, 3), dtype=torch.float64)
+    return tuple(data.kspace.shape), [f"{value:.5e}" for value in energy.tolist()]
+
+
 def _drawn(
     masks: Mapping[str, Tensor], data: KspaceSet, budget: Budget, acs_size: int, console: Console
 ) -> Draws:
-    lines = all(bool((mask == mask[:1]).all()) for mask in masks.values())
+    """Of every mask and seed, the expected error and the bound."""
+    lines = are_whole_columns(masks.values())
     draws: Draws = {method: {"error_db": [], "bound_db": []} for method in masks}
     with progress_bar(console, "certificate") as show:
         for seed in SEEDS:

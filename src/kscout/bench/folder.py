@@ -18,6 +18,7 @@ from kscout.bench.suite import Suite, load_suite, write_suite
 from kscout.errors import UserError
 from kscout.evaluation import METRICS, Record
 from kscout.experiment import Experiment, RunFolder
+from kscout.sampling import LEARNED_SAMPLERS
 from kscout.sweep.folder import SweepFolder
 from kscout.sweep.spec import Sweep
 
@@ -51,6 +52,12 @@ class BenchRun:
             f"method '{self.method}' with '{self.reconstruction}', trial {self.trial + 1}, "
             f"seed {self.seed} ({self.folder.path})"
         )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether every slice has a mask of its own: ``mask.npy`` is then one that none has."""
+        kind = self.experiment.sampler.kind
+        return kind in LEARNED_SAMPLERS and LEARNED_SAMPLERS[kind].adaptive
 
     def records(self) -> list[Record]:
         """``records.csv``; ``UserError`` if it cannot be read."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kscout.atomic import atomic_path
-from kscout.bench import beside, figures, tables
+from kscout.bench import explanations, figures, tables
 from kscout.bench.folder import BenchFolder, BenchRun
 from kscout.bench.results import Document, Evidence
 from kscout.bench.why import explain
@@ -31,6 +31,7 @@ def write_page_and_table(
     Parameters
     ----------
     results : the JSON, which has been written
+    evidence : of which the pictures are
     suite : keeps the pictures as files
     """
     found = tables.read_results(results)
@@ -45,17 +46,17 @@ def write_page_and_table(
         results.with_suffix(".html"),
         "kscout.bench/bench.html",
         found=found,
-        facts=beside.facts(found),
+        facts=explanations.facts(found),
         in_short=tables.in_short(found),
         sections=list(zip(tables.sections(found), forests, strict=True)),
         scored=[_scored(found, *place) for place in _places(found)],
-        terms=beside.how_to_read(found),
-        tuning=beside.tuning(found),
-        swapped=beside.swapped(found),
-        swapped_said=beside.SWAPPED.format(n=found["swapped"]["n_slices"]),
-        same_network=beside.SAME_NETWORK,
-        work=beside.work(found),
-        work_said=beside.WORK,
+        terms=explanations.how_to_read(found),
+        tuning=explanations.tuning(found),
+        swapped=explanations.swapped(found),
+        swapped_said=explanations.SWAPPED.format(n=found["swapped"]["n_slices"]),
+        tuning_said=explanations.TUNING,
+        work=explanations.work(found),
+        work_said=explanations.WORK,
         pictures=[
             *_reconstructions(evidence.first, folder),
             *_masks(masks, folder),
@@ -106,7 +107,8 @@ def _masks(runs: Sequence[Run], folder: Path) -> Pictures:
     figure = run_figures.masks(runs)
     said = (
         "Masks at the first seed, each different one once. White: acquired. DC is in the centre, "
-        "ky runs downwards, kx to the right."
+        "ky runs downwards, kx to the right. Of a method that gives every slice its own mask: the "
+        "points acquired most often."
     )
     return [] if figure is None else [("Masks", picture(figure, folder / "masks.png", said))]
 

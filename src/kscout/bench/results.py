@@ -1,7 +1,7 @@
 """What a suite found, as one document of plain values: the source of every table and picture."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from kscout.report.table import FEW_SCANS
 from kscout.sweep.folder import epochs_done
 
 Document = dict[str, Any]
+Runs = Sequence[BenchRun]
+
+SCHEMA = 2
+"""Of the document: another number where what it holds means something else."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,18 @@ class Evidence:
     Attributes
     ----------
     tried : runs of all trials at the first seed
-    validation : mean validation error of each of them, by folder
+    validation : validation error of each of them, by folder
     tested : runs of the chosen trials at all seeds
     first : those of them at the first seed
+    splits : the data of all of them
+    findings : of the audit
+    swapped, bounds : what those modules worked out of ``first``
     """
 
-    tried: Sequence[BenchRun]
+    tried: Runs
     validation: Mapping[Path, float | None]
-    tested: Sequence[BenchRun]
-    first: Sequence[BenchRun]
+    tested: Runs
+    first: Runs
     splits: Splits
     findings: Sequence[Finding]
     swapped: Table
@@ -49,12 +56,18 @@ class Evidence:
 def document(suite: Suite, evidence: Evidence, command: str) -> Document:
     """All numbers of a suite. What takes time stands under ``seconds``, and nothing else varies.
 
+    Parameters
+    ----------
+    command : that the results say they come from
+
     Returns
     -------
     plain values that strict JSON can hold
     """
-    test = evidence.splits["test"]
+    n_train, test = len(evidence.splits["train"]), evidence.splits["test"]
+    tested = {name: _by_method(evidence.tested, name) for name in suite.reconstructors}
     return {
+        "schema": SCHEMA,
         "suite": suite.name,
         "question": suite.question,
         "command": command,
@@ -63,43 +76,45 @@ def document(suite: Suite, evidence: Evidence, command: str) -> Document:
         "seeds": suite.seeds,
         "data": suite.data.model_dump(mode="json"),
         "budget": _budget(suite, evidence),
-        "methods": {
-            name: {
-                "learned": suite.learned(name),
-                "trials": [trial.model_dump(mode="json", exclude_unset=True) for trial in trials],
-            }
-            for name, trials in suite.masks.items()
-        },
-        "reconstructors": {
-            name: {
-                "reconstructor": entry.reconstructor.model_dump(mode="json"),
-                "training": suite.training_of(name).model_dump(mode="json"),
-            }
-            for name, entry in suite.reconstructors.items()
-        },
+        "methods": {name: _method(suite, name) for name in suite.masks},
+        "reconstructors": {name: _reconstructor(suite, name) for name in suite.reconstructors},
         "audit": [finding._asdict() for finding in evidence.findings],
         "tuning": _tuning(suite, evidence),
         "results": _results(suite, evidence),
         "swapped": {"n_slices": min(MOST_SLICES, len(test)), "mean": evidence.swapped},
         "certificate": evidence.bounds,
-        "work": {
-            name: {
-                method: _work(runs, len(evidence.splits["train"]))
-                for method, runs in _by_method(evidence.tested, name).items()
-            }
-            for name in suite.reconstructors
-        },
-        "seconds": {
-            name: {
-                method: float(np.median([run.folder.results()["seconds"] for run in runs]))
-                for method, runs in _by_method(evidence.tested, name).items()
-            }
-            for name in suite.reconstructors
-        },
+        "work": _of_each(tested, lambda runs: _work(runs, n_train)),
+        "seconds": _of_each(tested, _median_seconds),
     }
 
 
-def _work(runs: Sequence[BenchRun], n_slices: int) -> Document:
+def _method(suite: Suite, name: str) -> Document:
+    trials = [trial.model_dump(mode="json", exclude_unset=True) for trial in suite.masks[name]]
+    return {"learned": suite.learned(name), "trials": trials}
+
+
+def _reconstructor(suite: Suite, name: str) -> Document:
+    return {
+        "reconstructor": suite.reconstructors[name].reconstructor.model_dump(mode="json"),
+        "training": suite.training_of(name).model_dump(mode="json"),
+    }
+
+
+def _of_each(
+    tested: Mapping[str, Mapping[str, Runs]], told: Callable[[Runs], Any]
+) -> dict[str, dict[str, Any]]:
+    """What is told of the runs of every method with every reconstructor."""
+    return {
+        name: {method: told(runs) for method, runs in methods.items()}
+        for name, methods in tested.items()
+    }
+
+
+def _median_seconds(runs: Runs) -> float:
+    return float(np.median([run.folder.results()["seconds"] for run in runs]))
+
+
+def _work(runs: Runs, n_slices: int) -> Document:
     """What was done in the runs of a method: steps of each, and the extent of a search."""
     sampler, training = runs[0].experiment.sampler, runs[0].experiment.training
     counts = {
@@ -148,7 +163,7 @@ def _tuning(suite: Suite, evidence: Evidence) -> Document:
     }
 
 
-def _by_method(runs: Sequence[BenchRun], reconstruction: str) -> dict[str, list[BenchRun]]:
+def _by_method(runs: Runs, reconstruction: str) -> dict[str, list[BenchRun]]:
     found: dict[str, list[BenchRun]] = {}
     for run in runs:
         if run.reconstruction == reconstruction:
@@ -178,6 +193,10 @@ def compared(
     ----------
     records : of every method, one sequence for each seed
     split : the test condition
+
+    Returns
+    -------
+    counts of slices and scans, the best fixed mask, and a row for every method
     """
     sorted_ = {
         method: [_of_split(part, split) for part in seeds] for method, seeds in records.items()

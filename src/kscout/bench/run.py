@@ -1,19 +1,18 @@
 """From a suite to its results: tune, run, audit, and only then compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from kscout.atomic import atomic_path
 from kscout.bench import audit
 from kscout.bench.certificate import bounds
+from kscout.bench.choice import choose, ends_of_grids, validation_error
 from kscout.bench.folder import (
     BenchFolder,
     BenchRun,
-    Chosen,
     finished,
     read_json,
     set_damaged_aside,
@@ -84,8 +83,14 @@ def run_suite(
 
     Parameters
     ----------
+    folder : keeps the runs, and what was worked out of them
     results : folder for NAME.json, NAME.md and NAME.html
+    launch : where the runs compute
     command : that the results say they come from
+
+    Returns
+    -------
+    where the results are, once all is done
 
     Raises
     ------
@@ -137,14 +142,18 @@ def _evidence(
     """Run everything, audit it, and gather what the comparison needs."""
     tried = folder.tuning_runs(suite)
     _run(folder.tuning, suite.tuning(), tried, launch, console)
-    validation = {run.folder.path: _validation(suite, run) for run in tried}
-    chosen = _choose(tried, validation)
+    validation = {run.folder.path: validation_error(suite, run) for run in tried}
+    chosen = choose(tried, validation)
     tested = folder.tested_runs(suite, chosen)
     others = [run for run in tested if run not in tried]
     plan = suite.final(chosen)
     folder.refuse_other_final(plan)
     _run(folder.final, plan, others, launch, console)
-    findings = [*findings, *audit.after(suite, [*tried, *others], splits, console)]
+    findings = [
+        *findings,
+        *ends_of_grids(suite, chosen),
+        *audit.after(suite, [*tried, *others], splits, console),
+    ]
     write_records(tested, folder.path / "records.csv")
     first = [run for run in tested if run.seed == suite.seeds[0]]
     return Evidence(
@@ -182,24 +191,3 @@ def _run(
             )
             raise _NotYetError(Ended(has_failed=True))
     raise UserError(f"{sweep.path}: results are damaged again and again: is the disk sound?")
-
-
-def _validation(suite: Suite, run: BenchRun) -> float | None:
-    """Mean validation error of a run; ``None`` where there are no validation data to choose by."""
-    scores = [r[suite.metric] for r in run.records() if r["split"] == "val"]
-    if suite.n_trials > 1 and not scores:
-        raise UserError(f"{run.label} has no validation scores: run it again")
-    return float(np.mean(scores)) if scores else None
-
-
-def _choose(tried: Sequence[BenchRun], validation: Mapping[Path, float | None]) -> Chosen:
-    """Of every pair the trial with the lowest validation error, the first of equals."""
-    chosen: dict[tuple[str, str], BenchRun] = {}
-    for run in tried:
-        pair = (run.reconstruction, run.method)
-        error = validation[run.folder.path]
-        best = chosen.get(pair)
-        best_error = validation[best.folder.path] if best else None
-        if best is None or (error is not None and best_error is not None and error < best_error):
-            chosen[pair] = run
-    return {pair: run.trial for pair, run in chosen.items()}

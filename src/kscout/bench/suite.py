@@ -195,14 +195,17 @@ def with_hint(error: UserError, obtain: object) -> UserError:
     return UserError(f"{said}: {obtain}" if obtain and str(obtain) not in said else said)
 
 
-def _read(path: Path) -> Tree:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Tree:
+    """A suite's tree, with what it does not say itself from its base, and from that one's."""
+    if path.resolve() in above:
+        raise UserError(f"{path}: base leads back to it: valid is another suite")
     tree = read_tree(path, Suite)
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
         raise UserError(f"{path}: base is {base!r}: valid is the path of a suite beside this one")
-    whole = read_tree(path.parent / base, Suite)
+    whole = _read(path.parent / base, (*above, path.resolve()))
     assign(whole, tree)
     return whole
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from rich.console import Console
 
-from kscout.bench.audit import spread
+from kscout.bench.audit import evenly
 from kscout.bench.folder import BenchFolder, BenchRun, read_json, write_json
 from kscout.data import KspaceSet
 from kscout.errors import UserError
@@ -35,15 +35,17 @@ def swapped(
 
     Parameters
     ----------
+    folder : keeps the cells
     runs : one for each reconstruction and method, at one seed
     test : slices of the test split
     metric : mean of which is a cell
 
     Returns
     -------
-    without the reconstructions whose network is the same for every mask
+    without the reconstructions whose network is the same for every mask, and without adaptive runs
     """
-    part = test.select(spread(len(test), MOST_SLICES))
+    runs = [run for run in runs if not run.is_adaptive]
+    part = test.select(evenly(len(test), MOST_SLICES))
     table: Table = {}
     digests = {run: digest(run) for run in runs}
     networks = {(run.reconstruction, network) for run, (_, network) in digests.items()}
@@ -82,6 +84,7 @@ def digest(run: BenchRun) -> tuple[str, str]:
 
 
 def _cell(mask: BenchRun, network: FittedRun, part: KspaceSet) -> dict[str, float | None]:
+    """Mean errors of one mask with one network; ``None`` where nothing finite came out."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = part.with_coil_scale(network.coil_scale)
     try:

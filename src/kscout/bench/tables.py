@@ -1,7 +1,6 @@
 """A suite's results in words and tables: one source for the terminal, Markdown and the page."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kscout.bench import beside
-from kscout.bench.beside import COLUMN
-from kscout.bench.results import Document
+from kscout.bench import explanations
+from kscout.bench.explanations import COLUMN, left_out
+from kscout.bench.results import SCHEMA, Document
 from kscout.errors import UserError
 from kscout.report.table import Cell, plural
 from kscout.sweep.grid import Grid, Heading
@@ -22,7 +21,7 @@ from kscout.sweep.grid import Grid, Heading
 BESIDE = ("psnr", "ssim")
 """Metrics shown beside the suite's own."""
 
-LEFT_OUT = ("kind", "s.d. over seeds", COLUMN["ssim"].title, "expected NMSE")
+LEFT_OUT = ("kind", "s.d. over seeds", "by seed", COLUMN["ssim"].title, "expected NMSE")
 NO_INTERVAL = (COLUMN["psnr"].title,)
 """Columns that the terminal leaves out, and those whose intervals it does."""
 
@@ -41,7 +40,14 @@ LONGEST = 15
 
 
 class Section(NamedTuple):
-    """What is said of one reconstructor on one test condition."""
+    """What is said of one reconstructor on one test condition.
+
+    Attributes
+    ----------
+    kinds : of the mask in each row of the grid: learned, or fixed
+    sentences : what the numbers say
+    notes : what must be known to judge them
+    """
 
     title: str
     grid: Grid
@@ -59,7 +65,7 @@ def sections(found: Document) -> Iterator[Section]:
                 _grid(found, name, split),
                 [_kind(row) for row in compared["methods"].values()],
                 list(_sentences(compared)),
-                list(_notes(found, name, compared)),
+                list(_notes(found, name, split)),
             )
 
 
@@ -76,6 +82,7 @@ def _grid(found: Document, name: str, split: str) -> Grid:
         Heading(measure.title),
         Heading("s.d. over seeds"),
         Heading("dB ahead of best fixed"),
+        Heading("by seed"),
         Heading("verdict", True),
         *(Heading(COLUMN[key].title) for key in BESIDE),
         *([Heading("expected NMSE"), Heading("dB to bound")] if draws else []),
@@ -89,31 +96,37 @@ def _grid(found: Document, name: str, split: str) -> Grid:
                 Cell(method),
                 Cell(_kind(row)),
                 measure.write(own),
-                Cell(_spread(own["seed_std"])),
+                Cell(_seed_spread(own["seed_std"])),
                 decibels(row.get("difference_db")),
+                by_seed(row.get("difference_db")),
                 Cell(row.get("verdict", "best fixed mask")),
                 *(COLUMN[key].write(means[key]) if key in means else Cell("-") for key in BESIDE),
-                *([_expected(draws[method]), _gap(draws[method])] if draws else []),
+                *([_expected(draws, method), _gap(draws, method)] if draws else []),
             ]
         )
     return Grid(headings, rows)
 
 
 def _draws(found: Document, name: str, split: str) -> Document | None:
-    """Expected errors and bounds of every method; ``None`` where there is no bound."""
-    return (found["certificate"] or {}).get(name, {}).get(split)
+    """Expected errors and bounds of every single mask; ``None`` where there is no bound."""
+    return found["certificate"].get(name, {}).get(split)
 
 
-def _expected(draws: Document) -> Cell:
-    return Cell(f"{10 ** (mean(draws['error_db']) / 10):.2e}")
+def _expected(draws: Document, method: str) -> Cell:
+    if method not in draws:
+        return Cell("-")
+    return Cell(f"{10 ** (mean(draws[method]['error_db']) / 10):.2e}")
 
 
-def _gap(draws: Document) -> Cell:
-    gaps = [e - b for e, b in zip(draws["error_db"], draws["bound_db"], strict=True)]
+def _gap(draws: Document, method: str | None) -> Cell:
+    if method not in draws:
+        return Cell("-")
+    pairs = zip(draws[method]["error_db"], draws[method]["bound_db"], strict=True)
+    gaps = [error - bound for error, bound in pairs]
     return Cell(f"{mean(gaps):.2f}", f"± {stdev(gaps):.2f}")
 
 
-def _spread(value: float) -> str:
+def _seed_spread(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
@@ -123,6 +136,13 @@ def decibels(difference: Document | None) -> Cell:
         return Cell("-")
     low, high = (f"{difference[key]:+.2f}" for key in ("low", "high"))
     return Cell(f"{difference['mean']:+.2f}", f"[{low}, {high}]")
+
+
+def by_seed(difference: Document | None) -> Cell:
+    """``+0.31 to +0.68``, the least and the most that a seed gave; nothing where all gave one."""
+    values = difference["by_seed"] if difference else [0]
+    least, most = f"{min(values):+.2f}", f"{max(values):+.2f}"
+    return Cell("-") if least == most else Cell(least, f"to {most}")
 
 
 def _sentences(compared: Document) -> Iterator[str]:
@@ -135,6 +155,8 @@ def _sentences(compared: Document) -> Iterator[str]:
         cell = decibels(difference)
         agreeing = sum(value > 0 for value in difference["by_seed"])
         seeds = f"ahead in {agreeing} of {plural(len(difference['by_seed']), 'seed')}"
+        ends = by_seed(difference)
+        seeds += f" ({ends.text} {ends.interval})" if ends.interval else ""
         joint = "from" if row["verdict"] == "not distinguishable" else "than"
         yield (
             f"{name} is {row['verdict']} {joint} {best}, the best fixed mask: {cell.text} dB "
@@ -142,7 +164,8 @@ def _sentences(compared: Document) -> Iterator[str]:
         )
 
 
-def _notes(found: Document, name: str, compared: Document) -> Iterator[str]:
+def _notes(found: Document, name: str, split: str) -> Iterator[str]:
+    compared, draws = found["results"][name][split], _draws(found, name, split)
     n_scans = compared["n_volumes"]
     if n_scans == 1:
         yield "scored on 1 scan: intervals are over its slices and say nothing of other scans"
@@ -159,6 +182,8 @@ def _notes(found: Document, name: str, compared: Document) -> Iterator[str]:
             "what is trained here lowers the error in k-space, of all coils; scored are magnitude "
             "images"
         )
+    if draws and (absent := left_out(found, draws)):
+        yield f"dB to bound is told {absent}"
 
 
 def _ahead(row: Document) -> float:
@@ -176,21 +201,23 @@ def _is_fitted_in_kspace(found: Document, name: str) -> bool:
 def markdown(found: Document) -> str:
     """The whole result as Markdown; what takes time stands last."""
     parts = [f"# {found['suite']}", found["question"]]
-    parts.append("\n".join(f"- {term}: {_coded(term, said)}" for term, said in beside.facts(found)))
+    facts, terms = explanations.facts(found), explanations.how_to_read(found)
+    parts.append("\n".join(f"- {term}: {_coded(term, said)}" for term, said in facts))
     parts += ["## In short", _table(in_short(found))]
     for section in sections(found):
         parts += [f"## {section.title}", _table(section.grid)]
         parts += [" ".join(section.sentences)] if section.sentences else []
         parts += [f"Note: {note}." for note in section.notes]
     parts.append("## How to read it")
-    parts.append("\n".join(f"- **{term}**: {said}" for term, said in beside.how_to_read(found)))
+    parts.append("\n".join(f"- **{term}**: {said}" for term, said in terms))
     parts += ["## Audit", "\n".join(f"- {row['check']}: {row['found']}" for row in found["audit"])]
-    parts += ["## Tuning", "Validation errors, the trial that was tested in bold."]
-    parts += [_table(beside.tuning(found)), "## Swapped"]
-    parts.append(beside.SWAPPED.format(n=found["swapped"]["n_slices"]))
-    for name, grid in beside.swapped(found).items():
-        parts += [f"### {name}", _table(grid) if grid else beside.SAME_NETWORK]
-    parts += ["## Work", beside.WORK, _table(beside.work(found))]
+    parts += ["## Tuning", explanations.TUNING]
+    parts += [_table(explanations.tuning(found)), "## Swapped"]
+    parts.append(explanations.SWAPPED.format(n=found["swapped"]["n_slices"]))
+    for name, (grid, note) in explanations.swapped(found).items():
+        parts += [f"### {name}", *([_table(grid)] if grid else [])]
+        parts += [f"Note: {note}."] if note else []
+    parts += ["## Work", explanations.WORK, _table(explanations.work(found))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -253,11 +280,17 @@ def _longest(grid: Grid, column: int) -> int:
 
 
 def read_results(path: Path) -> Document:
-    """What ``kscout bench run`` wrote; ``UserError`` if the file is none of its results."""
+    """What ``kscout bench run`` wrote.
+
+    Raises
+    ------
+    UserError
+        if the file is none of its results, or those of another version
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         _ = found["suite"], found["results"], found["certificate"], found["metric"]
-        return found
+        schema = found.get("schema", 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -265,6 +298,12 @@ def read_results(path: Path) -> Document:
             f"{path} is no result of kscout bench run, or damaged: run its suite again, which "
             "works out what is damaged"
         ) from error
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path} is of schema {schema}: valid is {SCHEMA}, which kscout bench run writes of "
+            "the same suite from the runs that it has"
+        )
+    return found
 
 
 SUMMARY = (
@@ -274,13 +313,19 @@ SUMMARY = (
     Heading("best fixed mask", True),
     Heading("best learned mask", True),
     Heading("dB ahead"),
+    Heading("by seed"),
     Heading("verdict", True),
     Heading("dB to bound: fixed, learned"),
 )
 
 
 def summary(paths: Sequence[Path]) -> str:
-    """One Markdown table over suites: a row for each suite, reconstructor and test condition."""
+    """One Markdown table over suites: a row for each suite, reconstructor and test condition.
+
+    Parameters
+    ----------
+    paths : of their JSON
+    """
     rows = [row for path in paths for row in _summary_rows(read_results(path))]
     return _table(Grid([*SUMMARY], rows))
 
@@ -296,7 +341,7 @@ def _summary_rows(found: Document) -> Iterator[list[Cell]]:
         for split, compared in splits.items():
             fixed, draws = compared["best_fixed"], _draws(found, name, split)
             row = compared["methods"].get(learned, {})
-            gaps = [_gap(draws[method]) for method in (fixed, learned) if method] if draws else []
+            gaps = [_gap(draws, method) for method in (fixed, learned)] if draws else [Cell("-")]
             yield [
                 Cell(found["suite"]),
                 Cell(name),
@@ -304,18 +349,20 @@ def _summary_rows(found: Document) -> Iterator[list[Cell]]:
                 Cell(fixed),
                 Cell(learned or "-"),
                 decibels(row.get("difference_db")),
+                by_seed(row.get("difference_db")),
                 Cell(row.get("verdict", "-")),
-                Cell(", ".join(f"{gap.text} {gap.interval}" for gap in gaps) or "-"),
+                Cell(", ".join(f"{gap.text} {gap.interval}".strip() for gap in gaps)),
             ]
 
 
 def _best_learned(found: Document, name: str) -> str | None:
-    """That of the lowest validation error, as the test data have no say; the first of equals."""
+    """That of the lowest validation error, as the test data have no say; the first of equals.
 
-    def validation(method: str) -> float:
-        tried = found["tuning"][name][method]
-        error: float | None = tried["validation"][tried["chosen"]]
-        return math.inf if error is None else error
-
+    ``None`` where there is no learned mask, or several and no validation data to choose by.
+    """
     learned = [method for method, entry in found["methods"].items() if entry["learned"]]
-    return min(learned, key=validation, default=None)
+    tried = found["tuning"][name]
+    errors = {m: tried[m]["validation"][tried[m]["chosen"]] for m in learned}
+    if len(learned) > 1 and None in errors.values():
+        return None
+    return min(learned, key=errors.__getitem__, default=None)

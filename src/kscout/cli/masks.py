@@ -81,7 +81,8 @@ def bound(
     """Say how many dB a mask leaves to the best mask that its budget could buy.
 
     The bound is a certificate: for the coils, the noise and a Gaussian prior taken from the
-    training slices, no mask of the budget has a lower expected error. See docs/optimal_design.md.
+    training slices, no mask of the budget has a lower expected error; if all MASKs are of whole
+    columns, no mask of whole columns. See docs/optimal_design.md.
 
     Examples:
 

@@ -28,6 +28,7 @@ from kscout.learning.design import Certificate, certify
 from kscout.learning.search import RankedTile
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE
 from kscout.sampling import FIXED_MASKS, Budget
+from kscout.sampling.budget import are_whole_columns
 from kscout.sampling.files import read_mask
 from kscout.sampling.fixed import refuse_other_budget
 
@@ -85,7 +86,10 @@ def certify_masks(
     n_steps: int,
     console: Console,
 ) -> dict[str, Certificate]:
-    """For each mask file or run folder, its expected error and the bound of its budget."""
+    """For each mask file or run folder, its expected error and the bound of its budget.
+
+    Where all are of whole columns, so are the masks that are bounded.
+    """
     experiment = load_experiment(config, overrides)
     named = {str(path): _one_mask(path) for path in masks}
     train = load_data(experiment, console)["train"]
@@ -100,7 +104,7 @@ def certify_masks(
             budget,
             experiment.seed,
             acs_size=size,
-            lines=all(bool((mask == mask[:1]).all()) for mask in named.values()),
+            lines=are_whole_columns(named.values()),
             n_slices=n_slices,
             n_steps=n_steps,
             advance=show,
@@ -153,9 +157,13 @@ def print_certificates(certificates: dict[str, Certificate], console: Console) -
         cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f} dB")
         table.add_row(name, *cells)
     console.print(table)
+    if all(entry.of_lines for entry in certificates.values()):
+        bounded = "no mask of whole columns"
+    else:
+        bounded = "no mask, of points or of whole columns,"
     console.print(
         "Expected error over signal of the best linear reconstruction, under its Gaussian prior; "
-        "no mask of the same budget and ACS is below the bound, for the slices drawn."
+        f"{bounded} of the same budget and ACS is below the bound, for the slices drawn."
     )
 
 

@@ -11,13 +11,15 @@ with :math:`L` from white coefficients to the image. It is convex in a relaxed m
 minimised over masks of the budget, the tangent is a certificate (Boyd & Vandenberghe 2004,
 sec. 7.5).
 On small planes the trace is exact. On others it is sampled by random images (Hutchinson 1990) that
-stay the same throughout: the sampled criterion is convex too, and its certificate exact for it.
+stay the same throughout: the sampled criterion is convex too, and has a certificate of its own.
+Conjugate gradients that stop early tell less than the sampled error, yet what follows is a bound
+all the same (:func:`relax`).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -37,15 +39,32 @@ from kscout.physics.gaussian import GaussianScan
 from kscout.recon import Reconstructor
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE, AcsSize, GaussianSense
 from kscout.sampling.budget import Budget, line_budget, take_highest
-from kscout.sampling.fixed import FIXED_MASKS
+from kscout.sampling.learned import can_be_lines, fixed_mask
 from kscout.sampling.rounding import diffuse, spend
 
 _CHUNK = 8
 """Slices solved at once, which fit the processor's cache better than all."""
 
+N_ITERATIONS = 20
+"""Of conjugate gradients while a mask is sought.
+
+Of masks of points at R = 8 errors come out 0.03 to 0.13 dB short, of lines at R = 4 0.2 to 0.5.
+"""
+
+N_CERTIFIED = 100
+"""Of conjugate gradients when masks are judged: another 300 move no such error by 0.004 dB."""
 
 MOST_WEIGHTS = 2**18
 """Numbers in the dense matrix of a slice, above which the trace is sampled."""
+
+Start = Literal[
+    "relaxed",
+    "caipirinha",
+    "variable_density",
+    "poisson_disc",
+    "spread_density",
+    "uniform_lines",
+]
 
 
 @dataclass(frozen=True)
@@ -56,10 +75,12 @@ class Certificate:
     ----------
     error_db : expected squared error over expected signal, in dB
     bound_db : no mask of the budget has less
+    of_lines : whether that is said of masks of whole columns alone
     """
 
     error_db: float
     bound_db: float
+    of_lines: bool
 
     @property
     def gap_db(self) -> float:
@@ -86,10 +107,11 @@ class ExpectedError:
     ----------
     scan : several slices, ``(slice, coil, y, x)``
     seed : of the random images, one per slice
-    n_iterations : of conjugate gradients
+    n_iterations : of conjugate gradients; the error is less than the sampled trace until they have
+        converged
     """
 
-    def __init__(self, scan: GaussianScan, seed: int, n_iterations: int = 20) -> None:
+    def __init__(self, scan: GaussianScan, seed: int, n_iterations: int = N_ITERATIONS) -> None:
         self.n_iterations = n_iterations
         self.parts = []
         generator = torch.Generator().manual_seed(seed)
@@ -170,7 +192,15 @@ def relax(
     r"""Minimise the criterion over relaxed masks, multiplicatively.
 
     :math:`m \leftarrow \min(1, c\, m\, g^{1/2})`, c chosen for the budget (Silvey, Titterington &
-    Torsney 1978), which keeps every mask feasible and needs no step size.
+    Torsney 1978), which keeps every mask feasible and needs no step size. Every step has a bound,
+
+    .. math:: f(m') \ge 2\,b^T v - v^T H(m')\,v = b^T v - \sum_p g_p\,(m'_p - m_p),
+       \qquad g_p = \tfrac{2}{\sigma^2} |(B v)_p|^2
+
+    for each random image, :math:`b = L^T z`. At :math:`v = H(m)^{-1} b` it is the tangent, but it
+    holds for every v, because :math:`f(m') = \max_v` of the same. The two sides on the right are
+    equal where :math:`b^T v = v^T H(m)\,v`, which conjugate gradients from zero keep at every
+    iteration. So a solve that stops early makes the bound looser, never wrong.
 
     Returns
     -------
@@ -203,12 +233,14 @@ def drawn(data: KspaceSet, n_slices: int, seed: int) -> KspaceSet:
     return data.select(order[:n_slices]).with_coil_scale(torch.ones(data.n_coils))
 
 
-def expected_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> Criterion:
+def expected_error(
+    data: KspaceSet, n_slices: int, seed: int, acs_size: int, n_iterations: int = N_ITERATIONS
+) -> Criterion:
     """The criterion for coils, noise and prior of slices drawn from a set, exact if affordable."""
     net = linear_reconstruction(data, seed, acs_size)
     scan = net.scan(drawn(data, n_slices, seed).kspace)
     is_small = data.n_coils * math.prod(data.shape) ** 2 <= MOST_WEIGHTS
-    return ExactError(scan) if is_small else ExpectedError(scan, seed)
+    return ExactError(scan) if is_small else ExpectedError(scan, seed, n_iterations)
 
 
 def measured_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> MeasuredError:
@@ -248,10 +280,12 @@ def certify(
     criterion = expected_error(data, n_slices, seed, acs_size)
     units = line_budget(budget) if lines else budget
     _, bound = relax(_of_units(criterion, budget, lines), units, n_steps, advance)
-    return {
-        name: Certificate(_db(criterion(mask.float())[0]), _db(bound))
-        for name, mask in masks.items()
-    }
+    judge = expected_error(data, n_slices, seed, acs_size, N_CERTIFIED)
+    found = {}
+    for i, (name, mask) in enumerate(masks.items()):
+        found[name] = Certificate(_db(judge(mask.float())[0]), _db(bound), lines)
+        advance("masks", i + 1, len(masks))
+    return found
 
 
 def _of_units(criterion: Criterion, budget: Budget, lines: bool) -> Criterion:
@@ -276,14 +310,7 @@ def optimal_design(
         Field(description="under the prior, or of real slices"),
     ] = "expected",
     init: Annotated[
-        Literal[
-            "relaxed",
-            "caipirinha",
-            "variable_density",
-            "poisson_disc",
-            "spread_density",
-            "uniform_lines",
-        ],
+        Start,
         Field(description="the rounded relaxed mask, or a fixed one, to begin exchanges from"),
     ] = "relaxed",
     lines: Annotated[bool, Field(description="acquire whole columns")] = False,
@@ -309,11 +336,8 @@ def optimal_design(
     -------
     it alone
     """
-    if lines and init not in ("relaxed", "uniform_lines"):
-        raise UserError(
-            f"optimal_design: init '{init}' has no whole columns to begin from: valid with lines "
-            "is relaxed or uniform_lines"
-        )
+    if lines:
+        _refuse_points(init)
     expected = expected_error(train, n_slices, seed, acs_size)
     judge = expected
     if error == "measured":
@@ -322,9 +346,18 @@ def optimal_design(
     if init == "relaxed":
         mask = diffuse(relax(_of_units(expected, budget, lines), units, n_steps, advance)[0], units)
     else:
-        mask = FIXED_MASKS[init](budget, seed)
-        mask = mask.all(0, keepdim=True) if lines else mask
+        mask = fixed_mask(init, budget, seed, lines=lines)[: units.shape[0]]
     mask, least_error = exchange(
         _of_units(judge, budget, lines), mask, units, seed, n_trials, advance
     )
     return [DesignedMask(mask.expand(budget.shape), least_error)]
+
+
+def _refuse_points(init: Start) -> None:
+    """``UserError`` for a start that has no whole columns."""
+    valid = [name for name in get_args(Start) if name == "relaxed" or can_be_lines(name)]
+    if init not in valid:
+        raise UserError(
+            f"optimal_design: init '{init}' has no whole columns to begin from: valid with lines "
+            f"is {', '.join(valid)}"
+        )

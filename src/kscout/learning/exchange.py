@@ -123,7 +123,7 @@ class MeasuredError:
     kspace : complex ``(slice, coil, ky, kx)``, fully sampled, noise included
     image : complex ``(slice, y, x)``, what should come out
     seed : of z
-    n_iterations : of conjugate gradients
+    n_iterations : of conjugate gradients, towards the posterior mean and each :math:`H^{-1}`
     """
 
     def __init__(

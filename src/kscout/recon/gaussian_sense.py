@@ -38,7 +38,7 @@ class GaussianSense(Reconstructor):
 
     Sensitivities and the expected magnitude come from the ``acs_size`` x ``acs_size`` centre of the
     scan at hand, so that coils it was not trained for are no harder. Texture and noise come from
-    the training slices. The posterior mean is found by conjugate gradients
+    the training slices. The posterior mean is approached by conjugate gradients, which stop early
     (:class:`~kscout.physics.gaussian.GaussianScan`): regularised SENSE (Pruessmann et al. 2001;
     Lin et al. 2004) with the phase in the maps.
 
@@ -47,7 +47,7 @@ class GaussianSense(Reconstructor):
     n_coils : coils of the data
     seed : unused
     acs_size : width of the fully sampled centre
-    n_iterations : of conjugate gradients
+    n_iterations : of conjugate gradients, towards the posterior mean
     """
 
     models_noise = True

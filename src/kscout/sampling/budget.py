@@ -1,5 +1,6 @@
 """The budget: exactly how many points of k-space may be acquired, calibration region included."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,6 +154,11 @@ def line_budget(budget: Budget) -> Budget:
     if budget.n_acs != int(acs.sum()) * n_rows:
         raise UserError("lines need an ACS of whole columns: valid is acs 'none' or 'lines'")
     return Budget((1, n_columns), n_lines, acs[None])
+
+
+def are_whole_columns(masks: Iterable[Tensor]) -> bool:
+    """Whether each mask, ``(ky, kx)``, acquires a column as a whole or not at all."""
+    return all(bool((mask == mask[:1]).all()) for mask in masks)
 
 
 def take_highest(scores: Tensor, budget: Budget) -> Tensor:

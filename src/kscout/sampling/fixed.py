@@ -1,4 +1,4 @@
-"""The patterns that people already use: every mask here spends its budget exactly.
+"""Masks that learn nothing, most of them long in use: every one spends its budget exactly.
 
 A function of :data:`FIXED_MASKS` takes the budget, a seed, and its own options as keywords, and
 returns a bool mask ``(ky, kx)`` with ``budget.n_samples`` points, the ACS among them.

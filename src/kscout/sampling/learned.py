@@ -218,6 +218,18 @@ def tile_budget(tile: tuple[int, int], budget: Budget) -> Budget:
     return Budget(tile, n_points, torch.zeros(tile, dtype=torch.bool))
 
 
+def can_be_lines(kind: str) -> bool:
+    """Whether a fixed mask of that name is of whole columns, always or by its option ``lines``."""
+    return kind == "uniform_lines" or "lines" in signature(FIXED_MASKS[kind]).parameters
+
+
+def fixed_mask(kind: str, budget: Budget, seed: int, *, lines: bool = False) -> Tensor:
+    """A fixed mask with its own defaults, bool ``(ky, kx)``; ``lines`` where it has that option."""
+    make = FIXED_MASKS[kind]
+    whole = {"lines": True} if lines and "lines" in signature(make).parameters else {}
+    return make(budget, seed, **whole)
+
+
 def initial_probability(init: str, budget: Budget, seed: int, *, lines: bool = False) -> Tensor:
     """What ``init`` names, float ``(ky, kx)`` in [0, 1]; of whole columns, where that can be."""
     if init == "flat":
@@ -226,10 +238,8 @@ def initial_probability(init: str, budget: Budget, seed: int, *, lines: bool = F
         radius = squared_radius(budget.shape).sqrt() / 2**0.5
         return (1 - radius).clamp_min(0).pow(3).float()
     if init in FIXED_MASKS and init != "file":
-        make = FIXED_MASKS[init]
         # The columns of a mask of points average to a density, whose highest are the central ones.
-        whole = {"lines": True} if lines and "lines" in signature(make).parameters else {}
-        return make(budget, seed, **whole).float()
+        return fixed_mask(init, budget, seed, lines=lines).float()
     return from_file(budget, seed, path=Path(init)).float()
 
 

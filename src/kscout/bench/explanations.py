@@ -1,6 +1,7 @@
-"""What stands beside a comparison: what was compared, terms, tuning, work, swapped masks."""
+"""Explanations of a suite's results: terms, and the tables of tuning, swapped masks and work."""
 
 import math
+from collections.abc import Container
 
 from kscout.bench.results import Document
 from kscout.report.table import METRICS, Cell, Column, plural
@@ -14,21 +15,28 @@ SWAPPED = (
     "each error, in dB, how far it is ahead of its own network. Means over {n} test slices, evenly "
     "spread, at the first seed."
 )
-SAME_NETWORK = "Left out: nothing is fitted to a mask, so that all masks have the same network."
+SAME_NETWORK = "nothing to swap: no two masks have networks of their own"
+
+TUNING = (
+    "Validation errors of every trial at the first seed (geometric means over slices, as all "
+    "comparisons are in dB), the trial that was tested in bold."
+)
 
 BOUND_TERMS = [
     (
         "expected NMSE",
-        "Squared error over signal that the reconstructor's own model expects of the mask at the "
-        "first seed, for complex images of slices of this test condition. What is measured is of "
-        "real slices, which are not drawn from the model.",
+        "Squared error over signal that a model of the reconstructor's kind expects of the mask at "
+        "the first seed, for complex images. Its spectra and noise are those of the test condition "
+        "itself, fully sampled; the reconstructor that was judged had its own from training "
+        "slices. What is measured is of real slices, which are not drawn from any model.",
     ),
     (
         "dB to bound",
         "By how much that exceeds a bound that no mask of the same budget can beat under the "
-        "model (where all masks are whole columns, no mask of whole columns): mean ± standard "
-        "deviation over draws of slices and random images, none of which any mask was made with. "
-        "Told only of reconstructors that the bound covers.",
+        "same model (where all masks are whole columns, no mask of whole columns): mean ± standard "
+        "deviation over draws of slices of the same scans and of random images, none of which any "
+        "mask was made with; other scans are not in it. Told only of reconstructors that the bound "
+        "covers.",
     ),
 ]
 
@@ -40,7 +48,7 @@ WORK = (
 
 
 def facts(found: Document) -> list[tuple[str, str]]:
-    """What was compared, in words."""
+    """What was compared, in words: terms, each with what is said of it."""
     budget, data = found["budget"], dict(found["data"])
     kind = data.pop("kind")
     options = " ".join(f"{k}={written(v)}" for k, v in data.items() if written(v) != NONE)
@@ -58,29 +66,36 @@ def facts(found: Document) -> list[tuple[str, str]]:
 
 
 def how_to_read(found: Document) -> list[tuple[str, str]]:
-    """Terms of the tables, and what they mean."""
+    """Terms of the tables, each with what it means."""
     n_others = len(found["methods"]) - 1
     terms = [
         (
             "95 % interval",
             "Student's t over scans, seeds averaged first: how the mean would vary over other "
-            "scans. Where there is one scan, over its slices.",
+            "scans, with the very masks and networks that these seeds made. Other seeds are not in "
+            "it. Where there is one scan, over its slices.",
         ),
         (
             "dB ahead of best fixed",
-            "Mean over slices of 10 log10(error of the best fixed mask / error of the method), on "
-            "the same slices, errors averaged over seeds first. Positive is better. In brackets "
-            "its 95 % interval.",
+            "Mean over slices and seeds of 10 log10(error of the best fixed mask / error of the "
+            "method), on the same slice and at the same seed. Positive is better. In brackets its "
+            "95 % interval.",
+        ),
+        (
+            "by seed",
+            "The lowest and the highest of the same mean at each seed alone; - where all seeds "
+            "gave the same.",
         ),
         (
             "best fixed mask",
             "The one that no other fixed mask is ahead of in dB on the very test data shown: a "
-            "choice after the fact that favours the baseline, never the learned masks.",
+            "choice after the fact, which favours the baseline. It makes 'better' conservative, "
+            "and biases 'worse' towards worse.",
         ),
         (
             "best learned mask",
             "The learned mask of the lowest validation error at the first seed: the test data had "
-            "no say.",
+            "no say. - where there are several, and no validation data.",
         ),
         (
             "verdict",
@@ -91,7 +106,7 @@ def how_to_read(found: Document) -> list[tuple[str, str]]:
         (
             "s.d. over seeds",
             f"Of the mean error, over {len(found['seeds'])} seeds: of the training, and of masks "
-            "that are drawn. The interval beside it is over scans, seeds averaged.",
+            "that are drawn. The interval of the mean is over scans, seeds averaged.",
         ),
     ]
     return [*terms, *BOUND_TERMS] if found["certificate"] else terms
@@ -148,19 +163,30 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
-def swapped(found: Document) -> dict[str, Grid | None]:
+def swapped(found: Document) -> dict[str, tuple[Grid | None, str]]:
     """Masks down, networks across; below each error, in dB, what the strange network costs.
 
     Returns
     -------
-    of every reconstructor; ``None`` where nothing is fitted to a mask
+    of every reconstructor the table, or ``None`` where all masks have one network, and a note of
+    what is left out
     """
-    tables = found["swapped"]["mean"]
-    measure = COLUMN[found["metric"]]
-    return {
-        name: _swapped_grid(measure, tables[name]) if name in tables else None
-        for name in found["reconstructors"]
-    }
+    tables, measure = found["swapped"]["mean"], COLUMN[found["metric"]]
+    told: dict[str, tuple[Grid | None, str]] = {}
+    for name in found["reconstructors"]:
+        if name in tables:
+            grid = _swapped_grid(measure, tables[name])
+            told[name] = grid, left_out(found, tables[name])
+        else:
+            told[name] = None, SAME_NETWORK
+    return told
+
+
+def left_out(found: Document, told: Container[str]) -> str:
+    """Which methods a table of single masks has nothing of, and why; empty if it has all."""
+    absent = ", ".join(method for method in found["methods"] if method not in told)
+    why = "every slice has a mask of its own there, and no single one was judged"
+    return f"without {absent}: {why}" if absent else ""
 
 
 def _swapped_grid(measure: Column, table: Document) -> Grid:

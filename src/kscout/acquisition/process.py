@@ -1,0 +1,243 @@
+"""Acquiring slices step by step: what each has acquired so far, and what that is worth.
+
+A :class:`State` is a value: acquiring gives a new one and leaves the old, so that trying an action
+and taking it are the same call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
+from kscout.metrics import nmse, psnr, ssim
+from kscout.recon.base import Reconstructor
+from kscout.sampling.budget import Budget, squared_radius, take_highest
+
+Metric = Literal["nmse", "mse", "psnr", "ssim"]
+_Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+METRICS: dict[str, tuple[_Score, int]] = {
+    "nmse": (lambda image, reference, peak: nmse(image, reference), -1),
+    "mse": (
+        lambda image, reference, peak: (image - reference).square().mean((-2, -1)).double(),
+        -1,
+    ),
+    "psnr": (psnr, 1),
+    "ssim": (ssim, 1),
+}
+"""Each with +1 where more is better, -1 where less is."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What can be acquired at once: lines, points, or all points at one place of a repeated tile.
+
+    Attributes
+    ----------
+    plane : int64 ``(ky, kx)``, the unit that every point belongs to
+    """
+
+    plane: Tensor
+
+    @staticmethod
+    def of(
+        shape: tuple[int, int],
+        kind: Literal["lines", "points", "tile"] = "lines",
+        tile: tuple[int, int] = (4, 4),
+    ) -> "Units":
+        """Columns, single points, or the places of a tile of which one falls on DC."""
+        rows, columns = (torch.arange(n) for n in shape)
+        if kind == "lines":
+            return Units(columns.expand(shape).contiguous())
+        if kind == "points":
+            return Units(rows[:, None] * shape[1] + columns)
+        for n, size in zip(shape, tile, strict=True):
+            if not 1 <= size <= n:
+                raise UserError(
+                    f"a tile of {tile[0]}x{tile[1]} does not fit a plane of {shape[0]}x{shape[1]}"
+                )
+        row, column = ((x - len(x) // 2) % n for x, n in zip((rows, columns), tile, strict=True))
+        return Units(row[:, None] * tile[1] + column)
+
+    @property
+    def n(self) -> int:
+        return int(self.plane.max()) + 1
+
+    @property
+    def distance(self) -> Tensor:
+        """Of each unit's nearest point from DC, float64 ``(unit,)``; 1 at the middle of an edge."""
+        radius = squared_radius((self.plane.shape[0], self.plane.shape[1])).sqrt()
+        least = torch.full((self.n,), torch.inf, dtype=radius.dtype)
+        return least.scatter_reduce(0, self.plane.flatten(), radius.flatten(), "amin")
+
+    def mask(self, acquired: Tensor) -> Tensor:
+        """Bool ``(batch, unit)`` to float ``(batch, 1, ky, kx)``."""
+        return acquired[:, self.plane.to(acquired.device)].unsqueeze(1).float()
+
+    def nearest(self, n: int) -> Tensor:
+        """The ``n`` units nearest to DC, bool ``(unit,)``; of equals the lower index."""
+        none = torch.zeros(1, self.n, dtype=torch.bool)
+        return take_highest(-self.distance[None], Budget((1, self.n), n, none))[0]
+
+
+@dataclass(frozen=True)
+class State:
+    """A batch of slices in the middle of their scans.
+
+    Attributes
+    ----------
+    index : int64 ``(batch,)``, places of the slices in their set
+    acquired : bool ``(batch, unit)``
+    kspace : complex64 ``(batch, coil, ky, kx)``, as reconstructed
+    image : float32 ``(batch, y, x)``, its magnitude
+    score : float64 ``(batch,)``, the metric of the image
+    """
+
+    index: Tensor
+    acquired: Tensor
+    kspace: Tensor
+    image: Tensor
+    score: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def n_acquired(self) -> int:
+        """Units of each slice: all of a batch have as many."""
+        return int(self.acquired[0].sum())
+
+
+class Process:
+    """Scans of the slices of one set, at one budget, seen through one reconstructor.
+
+    Parameters
+    ----------
+    data : fully sampled slices
+    reconstructor : completes k-space at any number of acquired units
+    units : what an action acquires
+    n_initial : units that every scan begins with, those nearest to DC
+    budget : actions of a scan after these
+    metric : of magnitude images
+    device : where to compute
+
+    Raises
+    ------
+    UserError
+        if the set is empty or has another shape than the units, or units are too few for the budget
+    """
+
+    def __init__(
+        self,
+        data: KspaceSet,
+        reconstructor: Reconstructor,
+        *,
+        units: Units,
+        n_initial: int,
+        budget: int,
+        metric: Metric = "nmse",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not len(data):
+            raise UserError("a split without slices has nothing to acquire: valid is one or more")
+        if tuple(units.plane.shape) != data.shape:
+            raise UserError(
+                f"units of a plane of {'x'.join(map(str, units.plane.shape))} do not fit slices of "
+                f"{data.shape[0]}x{data.shape[1]}"
+            )
+        if not 0 <= n_initial < units.n or not 1 <= budget <= units.n - n_initial:
+            raise UserError(
+                f"n_initial {n_initial} and budget {budget} do not fit {units.n} units: valid is a "
+                f"budget of 1 to {max(0, units.n - n_initial)} with this n_initial"
+            )
+        self.data, self.units, self.budget = data, units, budget
+        self.device = torch.device(device)
+        self.reconstructor = reconstructor.to(self.device).eval()
+        self.initial = units.nearest(n_initial).to(self.device)
+        self.metric = metric
+        self._measure, self.sign = METRICS[metric]
+        self._reference = data.image(data.target)
+        self._peak = _volume_peaks(self._reference, data.volume)
+
+    def start(self, index: Tensor) -> State:
+        """The initial units of the slices at ``index``, int64 ``(batch,)``."""
+        index = torch.as_tensor(index, dtype=torch.int64)
+        return self.observe(index, self.initial.expand(len(index), -1).clone())
+
+    def step(self, state: State, action: Tensor) -> tuple[State, Tensor]:
+        """Acquire one more unit of every slice.
+
+        Parameters
+        ----------
+        action : int64 ``(batch,)``
+
+        Returns
+        -------
+        the new state, and by how much each score got better: float64 ``(batch,)``
+
+        Raises
+        ------
+        UserError
+            if a unit does not exist, has been acquired, or the budget is spent
+        """
+        action = self._checked(state, action)
+        new = self.observe(state.index, state.acquired.scatter(1, action[:, None], True))
+        return new, self.sign * (new.score - state.score)
+
+    def is_done(self, state: State) -> bool:
+        """Whether the budget is spent: so it is for all slices of a batch, or for none."""
+        return state.n_acquired >= int(self.initial.sum()) + self.budget
+
+    @torch.no_grad()
+    def observe(self, index: Tensor, acquired: Tensor) -> State:
+        """Reconstruct slices from what they have acquired, bool ``(batch, unit)``."""
+        kspace = self.data.kspace[index].to(self.device)
+        mask = self.units.mask(acquired)
+        estimate = self.reconstructor(kspace * mask, mask)
+        image = self.data.image(estimate)
+        reference = self._reference[index].to(self.device)
+        score = self._measure(image, reference, self._peak[index].to(self.device))
+        return State(index, acquired, estimate, image, score)
+
+    def _checked(self, state: State, action: Tensor) -> Tensor:
+        action = torch.as_tensor(action, device=self.device)
+        if action.shape != (len(state),) or action.is_floating_point() or action.is_complex():
+            raise UserError(
+                f"actions of shape {tuple(action.shape)} and type {action.dtype}: valid is one "
+                f"whole number for each of {len(state)} slices"
+            )
+        if self.is_done(state):
+            raise UserError(f"the budget of {self.budget} is spent: valid is to start anew")
+        action = action.long()
+        outside = (action < 0) | (action >= self.units.n)
+        if outside.any():
+            raise UserError(
+                f"action {int(action[outside][0])} does not exist: valid is 0 to {self.units.n - 1}"
+            )
+        again = state.acquired.gather(1, action[:, None])[:, 0]
+        if again.any():
+            row = int(again.nonzero()[0])
+            free = (~state.acquired[row]).nonzero().flatten().tolist()
+            raise UserError(
+                f"action {int(action[row])} of slice {row} of the batch has been taken: valid is "
+                f"one of {_some(free)}"
+            )
+        return action
+
+
+def _some(values: list[int]) -> str:
+    shown = ", ".join(map(str, values[:10]))
+    return shown + (f" and {len(values) - 10} others" if len(values) > 10 else "")
+
+
+def _volume_peaks(images: Tensor, volume: Tensor) -> Tensor:
+    """For each slice, the maximum of its scan: float ``(slice,)``."""
+    _, scan = volume.unique(return_inverse=True)
+    peaks = torch.zeros(int(scan.max()) + 1).scatter_reduce(
+        0, scan, images.amax((-2, -1)), "amax", include_self=False
+    )
+    return peaks[scan]

@@ -1,0 +1,57 @@
+"""Policies judged: every slice of a set acquired once, and its score after every step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kscout.acquisition.policies import Policy, choose
+from kscout.acquisition.process import Process
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a policy did with every slice of a set.
+
+    Attributes
+    ----------
+    scores : float64 ``(slice, step)``; before the first action, and after each
+    actions : int64 ``(slice, step)``, one step fewer
+    """
+
+    scores: Tensor
+    actions: Tensor
+
+    @property
+    def area(self) -> Tensor:
+        """Mean score over the numbers of units, trapezoids: float64 ``(slice,)``."""
+        return torch.trapezoid(self.scores, dim=1) / (self.scores.shape[1] - 1)
+
+
+def roll_out(
+    process: Process,
+    policy: Policy,
+    batch_size: int = 64,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Rollout:
+    """Acquire every slice of the process's set once, in its order; the last batch may be short.
+
+    Parameters
+    ----------
+    advance : called with (slices done, all slices)
+    """
+    scores, actions = [], []
+    n_slices = len(process.data)
+    for index in torch.arange(n_slices).split(batch_size):
+        state = process.start(index)
+        path, taken = [state.score], []
+        while not process.is_done(state):
+            action = choose(policy, state)
+            state, _ = process.step(state, action)
+            path.append(state.score)
+            taken.append(action)
+        scores.append(torch.stack(path, 1).cpu())
+        actions.append(torch.stack(taken, 1).cpu())
+        advance(int(index[-1]) + 1, n_slices)
+    return Rollout(torch.cat(scores), torch.cat(actions))

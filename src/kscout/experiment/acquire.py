@@ -1,0 +1,129 @@
+"""From a data source and a reconstructor to the processes and environments of acquisition."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from kscout.acquisition.env import (
+    AcquisitionEnv,
+    AcquisitionVectorEnv,
+    Reward,
+    Split,
+    initial_lines,
+)
+from kscout.acquisition.process import Metric, Process, Units
+from kscout.data import DATA, Splits
+from kscout.errors import UserError
+from kscout.experiment.apply import FittedRun
+from kscout.recon import RECONSTRUCTORS, Reconstructor
+
+UnitKind = Literal["lines", "points", "tile"]
+
+
+def processes(
+    splits: Splits,
+    *,
+    units: UnitKind = "lines",
+    tile: tuple[int, int] = (4, 4),
+    scenario: str | None = None,
+    n_initial: int | None = None,
+    budget: int | None = None,
+    metric: Metric = "nmse",
+    reconstructor: Reconstructor | str | Path | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Process]:
+    """The acquisition of every split that holds slices.
+
+    Parameters
+    ----------
+    units, tile : what an action acquires
+    scenario : ``normal`` or ``extreme``, lines to begin with; in place of ``n_initial``
+    n_initial : units to begin with, 2 by default
+    budget : actions; by default up to a quarter of all units
+    metric : that rewards are of
+    reconstructor : one, or the folder of a finished run; by default SPIRiT by conjugate gradients
+        with a kernel from the training slices, which serves any number of units
+    seed : of what is drawn to calibrate it
+    device : where to compute
+
+    Raises
+    ------
+    UserError
+        if a folder holds no finished run, or what was asked for does not fit the data
+    """
+    train = splits["train"]
+    if scenario is not None:
+        if n_initial is not None or units != "lines":
+            raise UserError("scenario gives initial lines: valid is without n_initial, with lines")
+        n_initial = initial_lines(scenario, train.shape[1])
+    chosen = Units.of(train.shape, units, tile)
+    n_initial = 2 if n_initial is None else n_initial
+    if budget is None:
+        budget = max(1, round(chosen.n / 4) - n_initial)
+    scale = train.coil_scale
+    if reconstructor is None:
+        net: Reconstructor = RECONSTRUCTORS["cg_spirit"](train.n_coils, seed)
+        net.calibrate(train.kspace, train.target, train.coil_scale, seed)
+    elif isinstance(reconstructor, Reconstructor):
+        net = reconstructor
+    else:
+        fitted = FittedRun.load(Path(reconstructor))
+        net, scale = fitted.reconstructor, fitted.coil_scale
+        if len(scale) != train.n_coils:
+            raise UserError(
+                f"{reconstructor} is of {len(scale)} coils: the data has {train.n_coils}"
+            )
+    return {
+        name: Process(
+            part.with_coil_scale(scale),
+            net,
+            units=chosen,
+            n_initial=n_initial,
+            budget=budget,
+            metric=metric,
+            device=device,
+        )
+        for name, part in splits.items()
+        if len(part)
+    }
+
+
+def make(
+    source: str,
+    *,
+    split: Split = "train",
+    reward: Reward = "gain",
+    render_mode: str | None = None,
+    data: dict[str, Any] | None = None,
+    **options: Any,
+) -> AcquisitionEnv:
+    """One slice at a time; what ``gymnasium.make`` calls.
+
+    Parameters
+    ----------
+    source : of :data:`kscout.data.DATA`
+    data : its options
+    options : of :func:`processes`
+    """
+    return AcquisitionEnv(processes(_load(source, data), **options), reward, split, render_mode)
+
+
+def make_vector(
+    source: str,
+    num_envs: int = 1,
+    *,
+    split: Split = "train",
+    reward: Reward = "gain",
+    data: dict[str, Any] | None = None,
+    **options: Any,
+) -> AcquisitionVectorEnv:
+    """A batch of slices on tensors; what ``gymnasium.make_vec`` calls."""
+    return AcquisitionVectorEnv(processes(_load(source, data), **options), num_envs, reward, split)
+
+
+def _load(source: str, data: dict[str, Any] | None) -> Splits:
+    if source not in DATA:
+        raise UserError(f"data '{source}' is not known: valid is {', '.join(DATA)}")
+    return DATA[source](**(data or {}))
