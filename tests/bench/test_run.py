@@ -180,8 +180,8 @@ def test_the_best_learned_mask_is_chosen_on_validation_data(found: Any) -> None:
     assert row[3].text == "two"
     assert row[4].text == "-0.50"
     found["tuning"]["stack"]["one"]["validation"] = [None, None]
-    (row,) = tables.in_short(found).rows  # nobody can say which is the best
-    assert [cell.text for cell in row[3:]] == ["-"] * 5
+    shown = [row[3].text for row in tables.in_short(found).rows]  # nobody can say which is best
+    assert shown == ["learned", "one", "two"]
     found["methods"] = {"one": found["methods"]["one"]}
     (row,) = tables.in_short(found).rows
     assert row[3].text == "one"

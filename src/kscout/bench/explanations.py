@@ -95,7 +95,7 @@ def how_to_read(found: Document) -> list[tuple[str, str]]:
         (
             "best learned mask",
             "The learned mask of the lowest validation error at the first seed: the test data had "
-            "no say. - where there are several, and no validation data.",
+            "no say. All of them where there are no validation data.",
         ),
         (
             "verdict",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -118,7 +119,7 @@ def _expected(draws: Document, method: str) -> Cell:
     return Cell(f"{10 ** (mean(draws[method]['error_db']) / 10):.2e}")
 
 
-def _gap(draws: Document, method: str | None) -> Cell:
+def _gap(draws: Document, method: str) -> Cell:
     if method not in draws:
         return Cell("-")
     pairs = zip(draws[method]["error_db"], draws[method]["bound_db"], strict=True)
@@ -337,8 +338,7 @@ def in_short(found: Document) -> Grid:
 
 def _summary_rows(found: Document) -> Iterator[list[Cell]]:
     for name, splits in found["results"].items():
-        learned = _best_learned(found, name)
-        for split, compared in splits.items():
+        for (split, compared), learned in product(splits.items(), _best_learned(found, name)):
             fixed, draws = compared["best_fixed"], _draws(found, name, split)
             row = compared["methods"].get(learned, {})
             gaps = [_gap(draws, method) for method in (fixed, learned)] if draws else [Cell("-")]
@@ -347,7 +347,7 @@ def _summary_rows(found: Document) -> Iterator[list[Cell]]:
                 Cell(name),
                 Cell(split),
                 Cell(fixed),
-                Cell(learned or "-"),
+                Cell(learned),
                 decibels(row.get("difference_db")),
                 by_seed(row.get("difference_db")),
                 Cell(row.get("verdict", "-")),
@@ -355,14 +355,14 @@ def _summary_rows(found: Document) -> Iterator[list[Cell]]:
             ]
 
 
-def _best_learned(found: Document, name: str) -> str | None:
+def _best_learned(found: Document, name: str) -> list[str]:
     """That of the lowest validation error, as the test data have no say; the first of equals.
 
-    ``None`` where there is no learned mask, or several and no validation data to choose by.
+    All of them where there are no validation data to choose by; "-" where nothing is learned.
     """
     learned = [method for method, entry in found["methods"].items() if entry["learned"]]
     tried = found["tuning"][name]
     errors = {m: tried[m]["validation"][tried[m]["chosen"]] for m in learned}
-    if len(learned) > 1 and None in errors.values():
-        return None
-    return min(learned, key=errors.__getitem__, default=None)
+    if None in errors.values():
+        return learned
+    return [min(learned, key=errors.__getitem__)] if learned else ["-"]
