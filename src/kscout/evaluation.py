@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.metrics import foreground, nmse, psnr, ssim
+from kscout.metrics import foreground, maximum_of_volumes, nmse, psnr, ssim
 from kscout.sampling import LearnedSampler, Sampler
 
 Record = dict[str, Any]
@@ -149,11 +149,7 @@ def _volume_maximum(data: KspaceSet, batch_size: int, device: torch.device | str
     peaks = torch.empty(len(data))
     for batch in _batches(len(data), batch_size):
         peaks[batch] = data.image(data.target[batch].to(device)).amax((-2, -1)).cpu()
-    maximum = torch.empty_like(peaks)
-    for volume in set(data.volume.tolist()):
-        inside = data.volume == volume
-        maximum[inside] = peaks[inside].max()
-    return maximum
+    return maximum_of_volumes(peaks, data.volume)
 
 
 def _batches(n: int, size: int) -> list[slice]:

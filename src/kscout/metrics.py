@@ -115,6 +115,19 @@ def _mean(x: Tensor, foreground: Tensor | None) -> Tensor:
     return (x * foreground).flatten(1).sum(1) / foreground.flatten(1).sum(1)
 
 
+def maximum_of_volumes(peaks: Tensor, volume: Tensor) -> Tensor:
+    """For each slice the highest peak of its scan: the data range of :func:`psnr` and :func:`ssim`.
+
+    Parameters
+    ----------
+    peaks : real ``(slice,)``, the maximum of each reference image
+    volume : int64 ``(slice,)``, the scan of each
+    """
+    _, scan = volume.unique(return_inverse=True)
+    highest = peaks.new_full((len(peaks),), -torch.inf)
+    return highest.scatter_reduce(0, scan, peaks, "amax")[scan]
+
+
 def foreground(reference: Tensor, maximum: Tensor, *, threshold: float = 0.05) -> Tensor:
     """Where the object is: above 5 % of the volume's maximum, and what that encloses.
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.metrics import nmse, psnr, ssim
+from kscout.metrics import maximum_of_volumes, nmse, psnr, ssim
 from kscout.recon.base import Reconstructor
 from kscout.sampling.budget import Budget, squared_radius, take_highest
+from kscout.sampling.tiles import repeat_tile
 
 Metric = Literal["nmse", "mse", "psnr", "ssim"]
 _Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -30,6 +31,9 @@ METRICS: dict[str, tuple[_Score, int]] = {
     "ssim": (ssim, 1),
 }
 """Each with +1 where more is better, -1 where less is."""
+
+_CHUNK = 64
+"""Slices whose reference images are made at once: all coils of all slices may not fit."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,7 @@ class Units:
             return Units(columns.expand(shape).contiguous())
         if kind == "points":
             return Units(rows[:, None] * shape[1] + columns)
-        for n, size in zip(shape, tile, strict=True):
-            if not 1 <= size <= n:
-                raise UserError(
-                    f"a tile of {tile[0]}x{tile[1]} does not fit a plane of {shape[0]}x{shape[1]}"
-                )
-        row, column = ((x - len(x) // 2) % n for x, n in zip((rows, columns), tile, strict=True))
-        return Units(row[:, None] * tile[1] + column)
+        return Units(repeat_tile(torch.arange(tile[0] * tile[1]).reshape(tile), shape))
 
     @property
     def n(self) -> int:
@@ -160,8 +158,8 @@ class Process:
         self.initial = units.nearest(n_initial).to(self.device)
         self.metric = metric
         self._measure, self.sign = METRICS[metric]
-        self._reference = data.image(data.target)
-        self._peak = _volume_peaks(self._reference, data.volume)
+        self._reference = torch.cat([data.image(part) for part in data.target.split(_CHUNK)])
+        self._peak = maximum_of_volumes(self._reference.amax((-2, -1)), data.volume)
 
     def start(self, index: Tensor) -> State:
         """The initial units of the slices at ``index``, int64 ``(batch,)``."""
@@ -232,12 +230,3 @@ class Process:
 def _some(values: list[int]) -> str:
     shown = ", ".join(map(str, values[:10]))
     return shown + (f" and {len(values) - 10} others" if len(values) > 10 else "")
-
-
-def _volume_peaks(images: Tensor, volume: Tensor) -> Tensor:
-    """For each slice, the maximum of its scan: float ``(slice,)``."""
-    _, scan = volume.unique(return_inverse=True)
-    peaks = torch.zeros(int(scan.max()) + 1).scatter_reduce(
-        0, scan, images.amax((-2, -1)), "amax", include_self=False
-    )
-    return peaks[scan]

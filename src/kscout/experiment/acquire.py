@@ -15,7 +15,7 @@ from kscout.acquisition.env import (
 from kscout.acquisition.process import Metric, Process, Units
 from kscout.data import DATA, Splits
 from kscout.errors import UserError
-from kscout.experiment.apply import FittedRun
+from kscout.experiment.apply import FittedRun, rescaled
 from kscout.recon import RECONSTRUCTORS, Reconstructor
 
 UnitKind = Literal["lines", "points", "tile"]
@@ -62,22 +62,19 @@ def processes(
     n_initial = 2 if n_initial is None else n_initial
     if budget is None:
         budget = max(1, round(chosen.n / 4) - n_initial)
-    scale = train.coil_scale
     if reconstructor is None:
         net: Reconstructor = RECONSTRUCTORS["cg_spirit"](train.n_coils, seed)
         net.calibrate(train.kspace, train.target, train.coil_scale, seed)
     elif isinstance(reconstructor, Reconstructor):
         net = reconstructor
     else:
-        fitted = FittedRun.load(Path(reconstructor))
-        net, scale = fitted.reconstructor, fitted.coil_scale
-        if len(scale) != train.n_coils:
-            raise UserError(
-                f"{reconstructor} is of {len(scale)} coils: the data has {train.n_coils}"
-            )
+        folder = Path(reconstructor)
+        fitted = FittedRun.load(folder)
+        net = fitted.reconstructor
+        splits = {name: rescaled(part, fitted, folder) for name, part in splits.items()}
     return {
         name: Process(
-            part.with_coil_scale(scale),
+            part,
             net,
             units=chosen,
             n_initial=n_initial,

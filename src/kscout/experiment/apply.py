@@ -148,13 +148,23 @@ def evaluate_again(
     records = []
     with progress_bar(console, "test") as show:
         for name, part in held_out(splits).items():
-            if part.n_coils != len(run.coil_scale):
-                raise UserError(
-                    f"the data has {part.n_coils} coils: {folder} was fitted to "
-                    f"{len(run.coil_scale)}"
-                )
-            rescaled = part.with_coil_scale(run.coil_scale)
+            scaled = rescaled(part, run, folder)
             records += evaluate(
-                run.sampler, run.reconstructor, rescaled, split=name, progress=partial(show, name)
+                run.sampler, run.reconstructor, scaled, split=name, progress=partial(show, name)
             )
     return summarise(records)
+
+
+def rescaled(data: KspaceSet, run: FittedRun, folder: Path) -> KspaceSet:
+    """Slices with the coils on the scale that a run was fitted on.
+
+    Raises
+    ------
+    UserError
+        naming the run's folder, if it was fitted to another number of coils
+    """
+    if data.n_coils != len(run.coil_scale):
+        raise UserError(
+            f"the data has {data.n_coils} coils: {folder} was fitted to {len(run.coil_scale)}"
+        )
+    return data.with_coil_scale(run.coil_scale)
