@@ -14,7 +14,6 @@ from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.evaluation import (
     METRICS,
-    bootstrap_interval,
     evaluate,
     masks_of_slices,
     most_often_acquired,
@@ -139,40 +138,6 @@ def test_bad_input_is_one_line() -> None:
 def test_an_empty_split_has_no_records() -> None:
     assert evaluate(a_mask(), Acquired(), a_set([0]).select([]), split="val") == []
     assert summarise([]) == {}
-
-
-def test_interval_resamples_volumes() -> None:
-    # Identical slices within each volume: 100 slices carry the information of 4 numbers.
-    values, volumes = np.repeat([1.0, 2.0, 3.0, 6.0], 25), np.repeat([8, 3, 5, 1], 25)
-    mean, low, high = bootstrap_interval(values.tolist(), volumes.tolist())
-    assert mean == 3.0
-    assert low == pytest.approx(1.25, abs=0.26)
-    assert high == pytest.approx(5.0, abs=0.26)
-    _, low_slices, high_slices = bootstrap_interval(values.tolist(), list(range(100)))
-    assert high_slices - low_slices < 0.5 * (high - low)
-
-
-def test_interval_is_deterministic_and_falls_back_on_slices() -> None:
-    values = np.linspace(0, 1, 30).tolist()
-    assert bootstrap_interval(values, [7] * 30) == bootstrap_interval(values, [7] * 30)
-    mean, low, high = bootstrap_interval(values, [7] * 30)
-    assert low < mean < high
-    assert bootstrap_interval(values, [7] * 30, seed=1)[1:] != (low, high)
-    assert bootstrap_interval([2.5], [0]) == (2.5, 2.5, 2.5)
-    assert all(map(math.isnan, bootstrap_interval([], [])))
-
-
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        centres = rng.normal(size=20)
-        values = (centres[:, None] + 0.1 * rng.normal(size=(20, 5))).ravel()
-        _, low, high = bootstrap_interval(
-            values.tolist(), np.repeat(np.arange(20), 5).tolist(), seed=trial, n=400
-        )
-        hits += low <= 0 <= high
-    assert 0.86 <= hits / 200 <= 0.99
 
 
 def test_summary_per_split_skips_slices_without_foreground() -> None:

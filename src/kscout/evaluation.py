@@ -12,6 +12,7 @@ from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.metrics import foreground, maximum_of_volumes, nmse, psnr, ssim
 from kscout.sampling import LearnedSampler, Sampler
+from kscout.statistics import interval
 
 Record = dict[str, Any]
 
@@ -182,53 +183,8 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    volumes: Sequence[int],
-    *,
-    seed: int = 0,
-    n: int = 2000,
-    level: float = 0.95,
-) -> tuple[float, float, float]:
-    """Mean over slices, with a percentile bootstrap interval over volumes.
-
-    Slices of one scan resemble each other, so whole volumes are resampled (the cluster bootstrap;
-    Efron & Tibshirani 1993, sec. 13.3): the interval says how the mean would vary over other
-    scans. With a single volume there is nothing to resample but its slices: the interval then
-    says nothing about other scans.
-
-    Parameters
-    ----------
-    values : one per slice
-    volumes : the volume of each
-    seed : of the resampling
-    n : number of resamples
-    level : coverage of the interval
-
-    Returns
-    -------
-    mean, low, high; all NaN without values
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if x.size == 0:
-        return math.nan, math.nan, math.nan
-    unique, cluster = np.unique(np.asarray(volumes), return_inverse=True)
-    if unique.size == 1:
-        cluster = np.arange(x.size)
-    totals, counts = np.bincount(cluster, weights=x), np.bincount(cluster)
-    rng = np.random.default_rng(seed)
-    means = []
-    chunk = max(1, 2**20 // totals.size)  # bounds memory where every slice is a volume
-    for start in range(0, n, chunk):
-        drawn = rng.integers(totals.size, size=(min(chunk, n - start), totals.size))
-        means.append(totals[drawn].sum(1) / counts[drawn].sum(1))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(x.mean()), float(low), float(high)
-
-
 def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Means and 95 % intervals of every metric, per split.
+    """Means and 95 % intervals (:func:`kscout.statistics.interval`) of every metric, per split.
 
     Parameters
     ----------
@@ -250,7 +206,6 @@ def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
 
 def _interval(records: Sequence[Record], metric: str) -> dict[str, float]:
     scored = [record for record in records if not math.isnan(record[metric])]
-    mean, low, high = bootstrap_interval(
-        [record[metric] for record in scored], [record["volume"] for record in scored]
-    )
+    values = np.array([record[metric] for record in scored], dtype=np.float64)
+    mean, low, high = interval(values, [record["volume"] for record in scored])
     return {"mean": mean, "low": low, "high": high}

@@ -77,6 +77,7 @@ def test_the_numbers_are_those_of_the_records(found: Any, records: pd.DataFrame)
     by_seed = paired.groupby("seed").mean()[[3, 0, 7]]
     assert difference["by_seed"] == pytest.approx(by_seed.tolist())
     assert "difference_db" not in compared["methods"]["variable density"]
+    assert compared["methods"]["learned"]["others"] == {}
 
 
 def test_the_trial_that_is_tested_is_that_of_the_lowest_validation_error(
@@ -210,6 +211,11 @@ def test_the_best_fixed_mask_is_that_of_the_tested_quantity(found: Any) -> None:
     assert compared["best_fixed"] == "variable density"
     found = {**found, "results": {"stack": {"test": compared}}}
     (section,) = tables.sections(found)
+    others = compared["methods"]["learned"]["others"]
+    assert list(others) == ["even"]
+    db = 10 * np.log10(4 / 3) / 3
+    assert others["even"]["difference_db"]["mean"] == pytest.approx(db)
+    assert f"beside the other fixed masks, in dB: even {db:+.2f} [" in section.sentences[-1]
     assert section.notes[0].startswith("scored on 3 scans: ")
     assert section.notes[1].startswith(
         "by dB the order is another: variable density, learned, even. "
@@ -262,7 +268,7 @@ def test_a_damaged_result_is_told_what_to_do(tmp_path: Path, capsys: Any) -> Non
     assert "cannot be read" in refused(capsys, "bench", "table", tmp_path / "y.json")
 
 
-@pytest.mark.parametrize("schema", [None, 1, 3])
+@pytest.mark.parametrize("schema", [None, 1, results.SCHEMA + 1])
 def test_results_of_another_schema_are_refused(
     found: Any, tmp_path: Path, capsys: Any, schema: int | None
 ) -> None:
@@ -270,7 +276,7 @@ def test_results_of_another_schema_are_refused(
     others |= {} if schema is None else {"schema": schema}
     (tmp_path / "x.json").write_text(json.dumps(others))
     said = refused(capsys, "bench", "table", tmp_path / "x.json")
-    assert f"x.json is of schema {schema or 1}: valid is 2, which kscout bench run writes" in said
+    assert f"x.json is of schema {schema or 1}: valid is {results.SCHEMA}, which kscout" in said
 
 
 def test_a_check_counts_the_runs(tmp_path: Path, capsys: Any) -> None:

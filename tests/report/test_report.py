@@ -94,7 +94,7 @@ def test_a_shared_count_stands_above_the_table_and_all_fits_80_columns(run: Path
     assert "…" not in text
 
 
-FEW = "scored on 2 scans: with so few scans the interval is too narrow"
+FEW = "scored on 2 scans: so few tell little of others"
 
 
 def test_equal_masks_are_told_in_every_output(run: Path, tmp_path: Path) -> None:

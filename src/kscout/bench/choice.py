@@ -7,10 +7,10 @@ import numpy as np
 
 from kscout.bench.audit import Finding
 from kscout.bench.folder import BenchRun, Chosen
-from kscout.bench.statistics import geometric_mean
 from kscout.bench.suite import Suite
 from kscout.errors import UserError
 from kscout.experiment.config import Options
+from kscout.statistics import geometric_mean
 
 
 def validation_error(suite: Suite, run: BenchRun) -> float | None:

@@ -12,19 +12,19 @@ from kscout import __version__
 from kscout.bench.audit import Finding, conditions, gradient_steps
 from kscout.bench.certificate import Bounds
 from kscout.bench.folder import WHERE, BenchRun
-from kscout.bench.statistics import Floats, best_of, difference_db, mean_over_slices
 from kscout.bench.suite import Suite
 from kscout.bench.swapped import MOST_SLICES, Table
 from kscout.data import Splits
 from kscout.evaluation import METRICS, Record
 from kscout.experiment.config import SEARCHES
 from kscout.report.table import FEW_SCANS
+from kscout.statistics import Floats, best_of, difference_db, mean_over_slices
 from kscout.sweep.folder import epochs_done
 
 Document = dict[str, Any]
 Runs = Sequence[BenchRun]
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the document: another number where what it holds means something else."""
 
 
@@ -196,7 +196,8 @@ def compared(
 
     Returns
     -------
-    counts of slices and scans, the best fixed mask, and a row for every method
+    counts of slices and scans, the best fixed mask, and a row for every method: its difference to
+    the best fixed mask and, if learned, to every other one
     """
     sorted_ = {
         method: [_of_split(part, split) for part in seeds] for method, seeds in records.items()
@@ -214,11 +215,15 @@ def compared(
             for metric, values in scores[method].items()
             if np.isfinite(values).all()
         }
-        row: Document = {"learned": suite.learned(method), "means": means}
+        row: Document = {"learned": method not in fixed, "means": means}
         if method != best:
-            found = difference_db(errors[method], errors[best], volumes)
-            row["difference_db"] = {**found._asdict(), "by_seed": list(found.by_seed)}
-            row["verdict"] = found.verdict
+            row |= _difference(errors[method], errors[best], volumes)
+        if method not in fixed:
+            row["others"] = {
+                other: _difference(errors[method], errors[other], volumes)
+                for other in fixed
+                if other != best
+            }
         rows[method] = row
     n_volumes = len(set(volumes))
     return {
@@ -228,6 +233,12 @@ def compared(
         "best_fixed": best,
         "methods": rows,
     }
+
+
+def _difference(method: Floats, baseline: Floats, volumes: Sequence[int]) -> Document:
+    found = difference_db(method, baseline, volumes)
+    numbers = {**found._asdict(), "by_seed": list(found.by_seed)}
+    return {"difference_db": numbers, "verdict": found.verdict}
 
 
 def _of_split(records: Sequence[Record], split: str) -> list[Record]:

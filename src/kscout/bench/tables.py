@@ -163,6 +163,12 @@ def _sentences(compared: Document) -> Iterator[str]:
             f"{name} is {row['verdict']} {joint} {best}, the best fixed mask: {cell.text} dB "
             f"{cell.interval}, {seeds}."
         )
+        if row.get("others"):
+            told = (
+                f"{other} {' '.join(decibels(found['difference_db'])[:2])} ({found['verdict']})"
+                for other, found in row["others"].items()
+            )
+            yield f"{name} beside the other fixed masks, in dB: {', '.join(told)}."
 
 
 def _notes(found: Document, name: str, split: str) -> Iterator[str]:

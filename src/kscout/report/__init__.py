@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Interval(BaseModel):
-    """A mean with its bootstrap interval."""
+    """A mean with its interval."""
 
     mean: float
     low: float

@@ -43,6 +43,8 @@ def _scientific(value: dict[str, float]) -> Cell:
     if not math.isfinite(mean) or mean <= 0:
         return Cell(f"{mean:g}")
     text = f"{mean:.2e}"
+    if math.isnan(low):
+        return Cell(text)
     unit = float("1e" + text.split("e")[1])
     return Cell(text, f"[{low / unit:.2f}, {high / unit:.2f}]")
 
@@ -50,7 +52,7 @@ def _scientific(value: dict[str, float]) -> Cell:
 def _fixed(digits: int) -> Callable[[dict[str, float]], Cell]:
     def write(value: dict[str, float]) -> Cell:
         mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
-        return Cell(mean, f"[{low}, {high}]")
+        return Cell(mean, "" if math.isnan(value["low"]) else f"[{low}, {high}]")
 
     return write
 
@@ -85,7 +87,7 @@ RANDOM_MASKS = ("random_tile", "random_points", "variable_density", "poisson_dis
 """Kinds of fixed masks that depend on the seed."""
 
 FEW_SCANS = 10
-"""Fewer make the bootstrap over scans too confident."""
+"""Fewer say little of other scans."""
 
 WIDE = 100
 """Characters of a terminal that has room for a mean and its interval on one line."""
@@ -232,7 +234,7 @@ def _few_scans(runs: Sequence[Run], split: str) -> list[str]:
     if n_scans == 1:
         return ["scored on 1 scan: the interval is over its slices and says nothing of other scans"]
     if n_scans < FEW_SCANS:
-        return [f"scored on {n_scans} scans: with so few scans the interval is too narrow"]
+        return [f"scored on {n_scans} scans: so few tell little of others"]
     return []
 
 

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from kscout.bench.statistics import best_of, difference_db, interval, mean_over_slices
-from kscout.evaluation import bootstrap_interval
+from kscout.statistics import best_of, difference_db, interval, mean_over_slices
 
 VOLUMES = np.repeat(np.arange(11), [3, 1, 4, 2, 3, 3, 1, 2, 5, 3, 2]).tolist()
 
@@ -91,6 +90,20 @@ def test_slices_count_once_however_many_a_scan_has() -> None:
     assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 10) * error, rel=0.15)
 
 
+def test_slices_of_one_scan_carry_little() -> None:
+    values = np.repeat([1.0, 2.0, 3.0, 6.0], 25)
+    _, low, high = interval(values, np.repeat([8, 3, 5, 1], 25).tolist())
+    _, low_slices, high_slices = interval(values, range(100))
+    assert high_slices - low_slices < 0.25 * (high - low)
+
+
+def test_one_value_has_no_interval_and_none_no_mean() -> None:
+    mean, *bounds = interval(np.array([2.5]), [0])
+    assert mean == 2.5
+    assert np.isnan(bounds).all()
+    assert np.isnan(interval(np.array([]), [])).all()
+
+
 SCANS = {
     "normal": lambda rng, n: rng.normal(0, 1, n),
     "mildly skewed": lambda rng, n: rng.gamma(4, 0.5, n) - 2,
@@ -126,11 +139,10 @@ def test_a_bootstrap_over_ten_scans_would_not(
 ) -> None:
     rng = np.random.default_rng(3)
     values = np.stack([of_scan(rng, 10) for _ in range(1000)])
-    percentile = np.array([bootstrap_interval(row, range(10), n=500)[1:] for row in values[:500]])
-    bca = stats.bootstrap(
-        (values,), np.mean, axis=1, n_resamples=1000, batch=50, method="BCa", rng=rng
-    ).confidence_interval
-    for low, high in (percentile.T, bca):
+    for method in ("percentile", "BCa"):
+        low, high = stats.bootstrap(
+            (values,), np.mean, axis=1, n_resamples=1000, batch=50, method=method, rng=rng
+        ).confidence_interval
         assert ((low <= 0) & (high >= 0)).mean() < 0.93
 
 

@@ -1,5 +1,6 @@
 """What the records of several methods say about their differences. Pure functions of arrays."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -61,18 +62,20 @@ def interval(values: Floats, volumes: Sequence[int]) -> tuple[float, float, floa
     sums over scans, whose variance is that of the residuals (Cochran 1977, sec. 2.11). With ten
     scans it covers 0.94 of the time what it should 0.95, and 0.84 where scans are as skewed as
     log-normals of standard deviation 1; a percentile bootstrap covers 0.90 of mildly skewed ones,
-    BCa no more (``tests/bench/test_statistics.py``). With a single volume its slices stand in for
+    BCa no more (``tests/test_statistics.py``). With a single volume its slices stand in for
     scans, and the interval says nothing of others.
 
     Parameters
     ----------
-    values : one per slice, of two or more
+    values : one per slice
     volumes : the volume of each
 
     Returns
     -------
-    mean, low, high
+    mean, low, high; NaN are all without values, and the bounds of a single one
     """
+    if values.size < 2:
+        return (float(values[0]) if values.size else math.nan), math.nan, math.nan
     unique, cluster = np.unique(np.asarray(volumes), return_inverse=True)
     if unique.size == 1:
         cluster = np.arange(values.size)
