@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import Stopped, UserError
-from kscout.learning.history import History
+from kscout.learning.history import MaskHistory
 from kscout.learning.joint import fit_jointly
 from kscout.recon import SpiritNet
 from kscout.sampling import FIXED_MASKS, Budget, Sampler, build_sampler
@@ -43,7 +43,7 @@ def make(kind: str = "global") -> tuple[Sampler, SpiritNet]:
     return build_sampler(kind, budget, 0, **options).double(), net
 
 
-def fit(folder: Path, sampler: Sampler, net: SpiritNet, **options: Any) -> History:
+def fit(folder: Path, sampler: Sampler, net: SpiritNet, **options: Any) -> MaskHistory:
     settings: dict[str, Any] = {
         "seed": 3,
         "epochs": 4,
@@ -55,12 +55,12 @@ def fit(folder: Path, sampler: Sampler, net: SpiritNet, **options: Any) -> Histo
     return fit_jointly(sampler, net, TRAIN, VAL, folder=folder, **(settings | options))
 
 
-def losses(history: History) -> Tensor:
+def losses(history: MaskHistory) -> Tensor:
     return torch.tensor([[row["train_loss"], row["val_loss"]] for row in history.rows])
 
 
 def assert_same(
-    first: tuple[History, Sampler, SpiritNet], second: tuple[History, Sampler, SpiritNet]
+    first: tuple[MaskHistory, Sampler, SpiritNet], second: tuple[MaskHistory, Sampler, SpiritNet]
 ) -> None:
     assert torch.equal(first[0].mask_history, second[0].mask_history)
     torch.testing.assert_close(

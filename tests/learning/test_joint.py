@@ -18,7 +18,7 @@ import laws
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.learning.closed_form import fit_closed_form
-from kscout.learning.history import History
+from kscout.learning.history import MaskHistory
 from kscout.learning.joint import JointModule, budgeted_nmse, fit_jointly
 from kscout.metrics import nmse
 from kscout.recon import Reconstructor, SpiritNet, ZeroFilled
@@ -44,7 +44,7 @@ def make(kind: str = "global", kernel_size: int = 3) -> tuple[Sampler, SpiritNet
     return build_sampler(kind, budget(), 0, **options), net
 
 
-def fit(folder: Path, sampler: Sampler, net: Reconstructor, **options: Any) -> History:
+def fit(folder: Path, sampler: Sampler, net: Reconstructor, **options: Any) -> MaskHistory:
     settings: dict[str, Any] = {
         "seed": 3,
         "epochs": EPOCHS,

@@ -13,45 +13,34 @@ from torch import Tensor
 from kscout.atomic import atomic_path
 from kscout.sampling import LearnedSampler, Sampler
 
+Row = dict[str, float | None]
+
 
 class History(Callback):
-    """Keeps one row and one mask for each epoch, in the checkpoint and as ``metrics.csv``.
+    """Keeps one row for each epoch, in the checkpoint and as a CSV file.
 
     Being part of the checkpoint, it is whole after a resumed run too.
 
     Parameters
     ----------
     path : of the CSV file
-    sampler : whose mask is followed
+    logged : what the module logs, the columns
     """
 
-    def __init__(self, path: Path, sampler: Sampler) -> None:
-        self.path, self.sampler = path, sampler
-        self.rows: list[dict[str, float | None]] = []
-        self.masks: list[Tensor] = [sampler.mask().cpu()]
+    def __init__(self, path: Path, logged: tuple[str, ...] = ("train_loss", "val_loss")) -> None:
+        self.path, self.logged = path, logged
+        self.rows: list[Row] = []
         self.seconds_before = 0.0  # of the epochs of sessions that were stopped
         self._started = time.monotonic()
-
-    @property
-    def mask_history(self) -> Tensor:
-        """Bool ``(epoch + 1, ky, kx)``: the mask before training and after every epoch."""
-        return torch.stack(self.masks)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.masks.append(self.sampler.mask().cpu())
         metrics = trainer.callback_metrics
-        row: dict[str, float | None] = {
-            "epoch": float(trainer.current_epoch),
-            "train_loss": float(metrics["train_loss"]),
-            "val_loss": float(metrics["val_loss"]) if "val_loss" in metrics else None,
-        }
-        row["n_points_changed"] = float((self.masks[-1] & ~self.masks[-2]).sum())
-        if isinstance(self.sampler, LearnedSampler):
-            row["noise"] = float(self.sampler.noise_level)
-        row["seconds"] = time.monotonic() - self._started
+        logged = {name: float(metrics[name]) if name in metrics else None for name in self.logged}
+        seconds = time.monotonic() - self._started
+        row = {"epoch": float(trainer.current_epoch), **logged, **self.more(), "seconds": seconds}
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
@@ -60,11 +49,15 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
 
+    def more(self) -> Row:
+        """Further columns, at the end of every epoch."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "masks": self.mask_history}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.masks = list(state_dict["rows"]), list(state_dict["masks"])
+        self.rows = list(state_dict["rows"])
         self.seconds_before = sum(row["seconds"] or 0.0 for row in self.rows)
 
     def load(self, checkpoint: Path) -> None:
@@ -77,3 +70,36 @@ class History(Callback):
         seconds_before = self.seconds_before
         self.load(checkpoint)
         self.seconds_before = seconds_before
+
+
+class MaskHistory(History):
+    """The mask before training and after every epoch, besides.
+
+    Parameters
+    ----------
+    sampler : whose mask is followed
+    """
+
+    def __init__(self, path: Path, sampler: Sampler) -> None:
+        super().__init__(path)
+        self.sampler = sampler
+        self.masks: list[Tensor] = [sampler.mask().cpu()]
+
+    @property
+    def mask_history(self) -> Tensor:
+        """Bool ``(epoch + 1, ky, kx)``."""
+        return torch.stack(self.masks)
+
+    def more(self) -> Row:
+        self.masks.append(self.sampler.mask().cpu())
+        row: Row = {"n_points_changed": float((self.masks[-1] & ~self.masks[-2]).sum())}
+        if isinstance(self.sampler, LearnedSampler):
+            row["noise"] = float(self.sampler.noise_level)
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "masks": self.mask_history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.masks = list(state_dict["masks"])

@@ -1,39 +1,30 @@
 """Gradient descent on a sampler and a reconstructor together, or on the reconstructor alone."""
 
-import logging
-import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from kscout.atomic import atomic_path
 from kscout.data.slices import KspaceSet
-from kscout.errors import Stopped, UserError
+from kscout.errors import UserError
 from kscout.learning.batches import Batch, loader
+from kscout.learning.descent import descend
 from kscout.learning.distribute import (
     ShouldStop,
     check_processes,
-    environment,
     place,
     run_processes,
     started_by_slurm,
     sum_over_processes,
-    trainer_options,
 )
-from kscout.learning.history import History
+from kscout.learning.history import MaskHistory
 from kscout.recon import Reconstructor
 from kscout.sampling import LearnedSampler, Sampler
 
@@ -213,7 +204,7 @@ def fit_jointly(
     n_nodes: int = 1,
     micro_batch: int | None = None,
     should_stop: ShouldStop | None = None,
-) -> History:
+) -> MaskHistory:
     """Train by gradient descent; continue where ``folder`` says that an earlier run was stopped.
 
     Both end at the epoch with the lowest validation loss (the last one without validation data).
@@ -256,9 +247,9 @@ def fit_jointly(
     if patience is not None and not len(val):
         raise UserError("training.patience needs validation data: valid without it is null")
     check_processes(batch_size, n_devices, n_nodes)
-    history = History(folder / "metrics.csv", sampler)
+    history = MaskHistory(folder / "metrics.csv", sampler)
     work = partial(
-        _train,
+        descend,
         module,
         history,
         loader(train, batch_size, seed, shuffle=True),
@@ -286,102 +277,3 @@ def fit_jointly(
 
 def _never() -> bool:
     return False
-
-
-def _train(
-    module: JointModule,
-    history: History,
-    train: DataLoader[Any],
-    val: DataLoader[Any] | None,
-    checkpoints: Path,
-    should_stop: ShouldStop | None,
-    *,
-    epochs: int,
-    patience: int | None,
-    progress: bool,
-    n_devices: int,
-    n_nodes: int,
-) -> None:
-    """Train in this process, together with the others of the training if there are any."""
-    for tensor in chain(module.parameters(), module.buffers()):
-        tensor.data = tensor.data.clone()  # processes started here were sent the same memory
-    saving = _SaveThenAsk(checkpoints, "val_loss" if val else None, should_stop)
-    last = saving.last
-    callbacks: list[Callback] = [history, saving]
-    if patience is not None:
-        callbacks.append(_Patience("val_loss", patience=patience))
-    if progress:
-        callbacks.append(RichProgressBar(leave=False))
-    _quieten()
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        logger=False,
-        callbacks=callbacks,
-        plugins=[_AtomicCheckpoints(), environment(n_devices, n_nodes)],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        **trainer_options(n_devices, n_nodes),
-    )
-    ckpt_path = last if last.exists() else None
-    try:
-        trainer.fit(module, train, val, ckpt_path=ckpt_path, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after which it would ignore a second one
-        signal.signal(signal.SIGINT, on_ctrl_c)
-        raise KeyboardInterrupt from None
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            raise UserError(f"{last} is a checkpoint of another model: use a new folder") from error
-        raise
-    if saving.stopped:
-        raise Stopped(f"told to stop after epoch {trainer.current_epoch}: the same call goes on")
-
-
-class _SaveThenAsk(ModelCheckpoint):
-    """Keeps the last epoch and the best one; then asks whether to stop."""
-
-    def __init__(self, folder: Path, monitor: str | None, should_stop: ShouldStop | None) -> None:
-        super().__init__(folder, "best", monitor=monitor, enable_version_counter=False)
-        self.last = folder / "last.ckpt"
-        self.should_stop, self.stopped = should_stop, False
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        trainer.save_checkpoint(self.last)  # save_last does so only after epochs that are the best
-        if self.should_stop is None:
-            return
-        told = trainer.is_global_zero and self.should_stop()
-        self.stopped = trainer.strategy.reduce_boolean_decision(told, all=False)
-        trainer.should_stop |= self.stopped
-
-
-class _Patience(EarlyStopping):
-    """Stays out of patience in a run that goes on, for instance because its test was stopped."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop |= self.wait_count >= self.patience
-
-
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """A run killed while it saves keeps the checkpoint before."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        with atomic_path(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-
-
-def _quieten() -> None:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for message in (
-        "does not have many workers",
-        "have no `val_dataloader`",
-        "Checkpoint directory.*exists",
-        "srun. command is available",
-        "LeafSpec",  # Lightning's own use of a deprecated PyTorch class
-        "recommended to use.*sync_dist",  # the processes log the same number
-    ):
-        warnings.filterwarnings("ignore", f".*{message}")
