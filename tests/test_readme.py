@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from kscout.cli import app
 from kscout.experiment import load_experiment
+from kscout.experiment.active import load_active
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,7 +87,8 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         command = command.commands[words.pop(0)]
     given = command.make_context(line, words).params
     if "config" in given:
-        load_experiment(given["config"], given["overrides"] or [])
+        load = load_active if " acquire " in line else load_experiment
+        load(given["config"], given["overrides"] or [])
 
 
 def test_python_code_is_the_example() -> None:

@@ -130,7 +130,7 @@ def greedy_order(
     Parameters
     ----------
     process : of training slices
-    n_slices : how many of them, at random
+    n_slices : how many of them, at random; at most all
     advance : called with (steps done, all steps)
     """
     generator = torch.Generator().manual_seed(seed)

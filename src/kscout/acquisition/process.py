@@ -147,11 +147,7 @@ class Process:
                 f"units of a plane of {'x'.join(map(str, units.plane.shape))} do not fit slices of "
                 f"{data.shape[0]}x{data.shape[1]}"
             )
-        if not 0 <= n_initial < units.n or not 1 <= budget <= units.n - n_initial:
-            raise UserError(
-                f"n_initial {n_initial} and budget {budget} do not fit {units.n} units: valid is a "
-                f"budget of 1 to {max(0, units.n - n_initial)} with this n_initial"
-            )
+        check_scan(units, n_initial, budget)
         self.data, self.units, self.budget = data, units, budget
         self.device = torch.device(device)
         self.reconstructor = reconstructor.to(self.device).eval()
@@ -190,6 +186,15 @@ class Process:
         """Whether the budget is spent: so it is for all slices of a batch, or for none."""
         return state.n_acquired >= int(self.initial.sum()) + self.budget
 
+    def area_weight(self, state: State) -> float:
+        """What a gain from here adds to the area that is won: it lasts until the end.
+
+        Weighed so, the gains of a scan add up to the mean of its curve of scores, by trapezoids,
+        above the score that it began with.
+        """
+        n_after = self.budget - (state.n_acquired - int(self.initial.sum()))
+        return (n_after - 0.5) / self.budget
+
     @torch.no_grad()
     def observe(self, index: Tensor, acquired: Tensor) -> State:
         """Reconstruct slices from what they have acquired, bool ``(batch, unit)``."""
@@ -225,6 +230,15 @@ class Process:
                 f"one of {_some(free)}"
             )
         return action
+
+
+def check_scan(units: Units, n_initial: int, budget: int) -> None:
+    """Raise ``UserError`` unless there are units enough."""
+    if not 0 <= n_initial < units.n or not 1 <= budget <= units.n - n_initial:
+        raise UserError(
+            f"n_initial {n_initial} and budget {budget} do not fit {units.n} units: valid is a "
+            f"budget of 1 to {max(0, units.n - n_initial)} with this n_initial"
+        )
 
 
 def _some(values: list[int]) -> str:

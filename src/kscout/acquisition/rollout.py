@@ -41,17 +41,20 @@ def roll_out(
     ----------
     advance : called with (slices done, all slices)
     """
-    scores, actions = [], []
-    n_slices = len(process.data)
+    parts, n_slices = [], len(process.data)
     for index in torch.arange(n_slices).split(batch_size):
-        state = process.start(index)
-        path, taken = [state.score], []
-        while not process.is_done(state):
-            action = choose(policy, state)
-            state, _ = process.step(state, action)
-            path.append(state.score)
-            taken.append(action)
-        scores.append(torch.stack(path, 1).cpu())
-        actions.append(torch.stack(taken, 1).cpu())
+        parts.append(roll_out_slices(process, policy, index))
         advance(int(index[-1]) + 1, n_slices)
-    return Rollout(torch.cat(scores), torch.cat(actions))
+    return Rollout(torch.cat([p.scores for p in parts]), torch.cat([p.actions for p in parts]))
+
+
+def roll_out_slices(process: Process, policy: Policy, index: Tensor) -> Rollout:
+    """Acquire the slices at ``index``, int64 ``(slice,)``, together."""
+    state = process.start(index)
+    scores, actions = [state.score], []
+    while not process.is_done(state):
+        action = choose(policy, state)
+        state, _ = process.step(state, action)
+        scores.append(state.score)
+        actions.append(action)
+    return Rollout(torch.stack(scores, 1).cpu(), torch.stack(actions, 1).cpu())

@@ -4,8 +4,8 @@ import math
 from collections.abc import Container
 
 from kscout.bench.results import Document
+from kscout.report.grid import Grid, Heading
 from kscout.report.table import METRICS, Cell, Column, plural
-from kscout.sweep.grid import Grid, Heading
 from kscout.sweep.text import NONE, written
 
 COLUMN = {column.key: column for column in METRICS}

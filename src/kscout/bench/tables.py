@@ -16,8 +16,8 @@ from kscout.bench import explanations
 from kscout.bench.explanations import COLUMN, left_out
 from kscout.bench.results import SCHEMA, Document
 from kscout.errors import UserError
+from kscout.report.grid import Grid, Heading, to_markdown
 from kscout.report.table import Cell, plural
-from kscout.sweep.grid import Grid, Heading
 
 BESIDE = ("psnr", "ssim")
 """Metrics shown beside the suite's own."""
@@ -210,38 +210,26 @@ def markdown(found: Document) -> str:
     parts = [f"# {found['suite']}", found["question"]]
     facts, terms = explanations.facts(found), explanations.how_to_read(found)
     parts.append("\n".join(f"- {term}: {_coded(term, said)}" for term, said in facts))
-    parts += ["## In short", _table(in_short(found))]
+    parts += ["## In short", to_markdown(in_short(found))]
     for section in sections(found):
-        parts += [f"## {section.title}", _table(section.grid)]
+        parts += [f"## {section.title}", to_markdown(section.grid)]
         parts += [" ".join(section.sentences)] if section.sentences else []
         parts += [f"Note: {note}." for note in section.notes]
     parts.append("## How to read it")
     parts.append("\n".join(f"- **{term}**: {said}" for term, said in terms))
     parts += ["## Audit", "\n".join(f"- {row['check']}: {row['found']}" for row in found["audit"])]
     parts += ["## Tuning", explanations.TUNING]
-    parts += [_table(explanations.tuning(found)), "## Swapped"]
+    parts += [to_markdown(explanations.tuning(found)), "## Swapped"]
     parts.append(explanations.SWAPPED.format(n=found["swapped"]["n_slices"]))
     for name, (grid, note) in explanations.swapped(found).items():
-        parts += [f"### {name}", *([_table(grid)] if grid else [])]
+        parts += [f"### {name}", *([to_markdown(grid)] if grid else [])]
         parts += [f"Note: {note}."] if note else []
-    parts += ["## Work", explanations.WORK, _table(explanations.work(found))]
+    parts += ["## Work", explanations.WORK, to_markdown(explanations.work(found))]
     return "\n\n".join(parts) + "\n"
 
 
 def _coded(term: str, said: str) -> str:
     return f"`{said}`" if term == "command" else said
-
-
-def _table(grid: Grid) -> str:
-    lines = [[heading.title for heading in grid.headings]]
-    lines.append(["---" if heading.is_text else "---:" for heading in grid.headings])
-    lines += [[_marked(cell) for cell in row] for row in grid.rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _marked(cell: Cell) -> str:
-    text = " ".join(filter(None, (cell.text, cell.interval))).replace("|", "\\|")
-    return f"**{text}**" if cell.best else text
 
 
 def print_results(path: Path, console: Console) -> None:
@@ -334,7 +322,7 @@ def summary(paths: Sequence[Path]) -> str:
     paths : of their JSON
     """
     rows = [row for path in paths for row in _summary_rows(read_results(path))]
-    return _table(Grid([*SUMMARY], rows))
+    return to_markdown(Grid([*SUMMARY], rows))
 
 
 def in_short(found: Document) -> Grid:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kscout import __version__
-from kscout.cli import bench, data, masks, runs, sweeps
+from kscout.cli import acquire, bench, data, masks, runs, sweeps
 from kscout.errors import UserError
 
 INTERRUPTED = 130
@@ -19,6 +19,7 @@ RESUMES = {
     "train": "kscout train goes on from here when called again",
     "sweep run": "kscout sweep resume goes on from here",
     "sweep resume": "kscout sweep resume goes on from here when called again",
+    "acquire train": "kscout acquire train goes on from here when called again",
     "bench run": "kscout bench run goes on from here when called again",
 }
 """What is said after Ctrl-C, for the commands (by all their words) that can be continued."""
@@ -34,6 +35,7 @@ for command in (runs.train, runs.report, runs.evaluate, runs.apply):
     app.command()(command)
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(bench.app, name="bench")
+app.add_typer(acquire.app, name="acquire")
 app.add_typer(masks.app, name="mask")
 app.add_typer(data.app, name="data")
 

@@ -12,7 +12,7 @@ from kscout.acquisition.env import (
     Split,
     initial_lines,
 )
-from kscout.acquisition.process import Metric, Process, Units
+from kscout.acquisition.process import Metric, Process, Units, check_scan
 from kscout.data import DATA, Splits
 from kscout.errors import UserError
 from kscout.experiment.apply import FittedRun, rescaled
@@ -54,14 +54,8 @@ def processes(
         if a folder holds no finished run, or what was asked for does not fit the data
     """
     train = splits["train"]
-    if scenario is not None:
-        if n_initial is not None or units != "lines":
-            raise UserError("scenario gives initial lines: valid is without n_initial, with lines")
-        n_initial = initial_lines(scenario, train.shape[1])
     chosen = Units.of(train.shape, units, tile)
-    n_initial = 2 if n_initial is None else n_initial
-    if budget is None:
-        budget = max(1, round(chosen.n / 4) - n_initial)
+    n_initial, budget = n_initial_and_budget(chosen, units, scenario, n_initial, budget)
     if reconstructor is None:
         net: Reconstructor = RECONSTRUCTORS["cg_spirit"](train.n_coils, seed)
         net.calibrate(train.kspace, train.target, train.coil_scale, seed)
@@ -85,6 +79,20 @@ def processes(
         for name, part in splits.items()
         if len(part)
     }
+
+
+def n_initial_and_budget(
+    units: Units, kind: UnitKind, scenario: str | None, n_initial: int | None, budget: int | None
+) -> tuple[int, int]:
+    """What of :func:`processes` was left to be worked out."""
+    if scenario is not None:
+        if n_initial is not None or kind != "lines":
+            raise UserError("scenario gives initial lines: valid is without n_initial, with lines")
+        n_initial = initial_lines(scenario, units.n)
+    n_initial = 2 if n_initial is None else n_initial
+    budget = max(1, round(units.n / 4) - n_initial) if budget is None else budget
+    check_scan(units, n_initial, budget)
+    return n_initial, budget
 
 
 def make(

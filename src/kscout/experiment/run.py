@@ -92,7 +92,11 @@ def _rank(experiment: Experiment) -> int:
 
 def load_data(experiment: Experiment, console: Console) -> Splits:
     """The splits of an experiment's data source."""
-    config = experiment.data
+    return load_splits(experiment.data, console)
+
+
+def load_splits(config: Any, console: Console) -> Splits:
+    """The splits of a data source, as its section of a configuration says."""
     with console.status(f"preparing data: {config.kind}"):
         splits = DATA[config.kind](**config.options())
     sizes = ", ".join(

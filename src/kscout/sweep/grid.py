@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kscout.report.grid import Grid, Heading
 from kscout.report.table import Cell
 from kscout.sweep.ranking import (
     VAL_LOSS,
@@ -23,21 +24,6 @@ from kscout.sweep.text import short_names, written
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Heading(NamedTuple):
-    """Of a column: its title, whether it holds words, and whether it is a setting."""
-
-    title: str
-    is_text: bool = False
-    is_setting: bool = False
-
-
-class Grid(NamedTuple):
-    """A table as it is written."""
-
-    headings: list[Heading]
-    rows: list[list[Cell]]
 
 
 def best_runs(frame: "pd.DataFrame", column: str, top: int | None = None) -> Grid:

@@ -15,10 +15,11 @@ from rich.text import Text
 from kscout.atomic import atomic_path
 from kscout.errors import UserError
 from kscout.report import Run, load_runs
+from kscout.report.grid import Grid, Heading
 from kscout.report.table import METRICS, WIDE, Cell, plural, splits
 from kscout.sweep.causes import PRUNED
 from kscout.sweep.folder import SweepFolder, validation_losses
-from kscout.sweep.grid import Grid, Heading, best_groups, best_runs
+from kscout.sweep.grid import best_groups, best_runs
 from kscout.sweep.ranking import MAIN, VAL_LOSS, check_groups, describe, metric_column, ranked
 from kscout.sweep.status import FAILED, FINISHED, STATES, RunStatus
 from kscout.sweep.text import NONE

@@ -1,0 +1,95 @@
+"""What roll-outs say of policies: curves, areas, and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kscout.acquisition.process import Process
+from kscout.acquisition.rollout import Rollout
+from kscout.statistics import Difference, Floats, difference_db, interval
+
+Document = dict[str, Any]
+
+
+def judged(
+    rollouts: Mapping[str, Rollout],
+    process: Process,
+    orders: Sequence[str],
+    references: Sequence[str],
+) -> Document:
+    """All policies on one split, the best area first.
+
+    Parameters
+    ----------
+    rollouts : of every policy, on all slices of ``process``
+    orders : policies that do not look at the slice and draw nothing
+    references : policies that all others are compared with, besides the best of ``orders``
+
+    Returns
+    -------
+    plain values: counts, numbers of units, and for every policy its curve with 95 % intervals over
+    scans, its area, and how far it is ahead of each reference: in dB of error, or in the metric
+    """
+    volumes = process.data.volume.tolist()
+    areas = {name: rollout.area.numpy() for name, rollout in rollouts.items()}
+    names = sorted(areas, key=lambda name: -process.sign * float(areas[name].mean()))
+    best = next((name for name in names if name in orders), None)
+    compared = list(dict.fromkeys([*references, *([best] if best else [])]))
+    policies: Document = {}
+    for name in names:
+        curve = np.array([interval(scores, volumes) for scores in rollouts[name].scores.numpy().T])
+        policies[name] = {
+            "mean": curve[:, 0].tolist(),
+            "low": curve[:, 1].tolist(),
+            "high": curve[:, 2].tolist(),
+            "area": dict(zip(("mean", "low", "high"), interval(areas[name], volumes), strict=True)),
+            "ahead_of": {
+                other: _difference(areas[name], areas[other], process.sign, volumes)
+                for other in compared
+                if other != name
+            },
+        }
+    n_initial = int(process.initial.sum())
+    return {
+        "metric": process.metric,
+        "n_slices": len(volumes),
+        "n_volumes": len(set(volumes)),
+        "n_acquired": list(range(n_initial, n_initial + process.budget + 1)),
+        "n_units": process.units.n,
+        "best_order": best,
+        "references": compared,
+        "policies": policies,
+    }
+
+
+def _difference(own: Floats, other: Floats, sign: int, volumes: Sequence[int]) -> Document:
+    if sign < 0:
+        found = difference_db(own[None], other[None], volumes)
+    else:
+        mean, low, high = interval(own - other, volumes)
+        found = Difference(mean, low, high, (mean,))
+    return {"mean": found.mean, "low": found.low, "high": found.high, "verdict": found.verdict}
+
+
+def records(name: str, split: str, rollout: Rollout, process: Process) -> list[Document]:
+    """One row for every slice and step: what had been acquired last, and the score then."""
+    rows = []
+    n_initial = int(process.initial.sum())
+    for i, volume in enumerate(process.data.volume.tolist()):
+        actions = [None, *rollout.actions[i].tolist()]
+        for step, (action, score) in enumerate(
+            zip(actions, rollout.scores[i].tolist(), strict=True)
+        ):
+            rows.append(
+                {
+                    "policy": name,
+                    "split": split,
+                    "volume": volume,
+                    "slice": i,
+                    "n_acquired": n_initial + step,
+                    "unit": action,
+                    "score": score,
+                }
+            )
+    return rows

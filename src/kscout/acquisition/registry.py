@@ -1,0 +1,84 @@
+"""Policies by name: those that need no training of their own, and those that learn.
+
+To add one that needs none, write a function of (training process, process that is judged, seed) and
+add it to ``POLICIES``; to add one that learns, write a :class:`Learner` and add it to ``LEARNERS``.
+Keyword-only arguments are what a configuration may set.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kscout.acquisition.ddqn import Ddqn
+from kscout.acquisition.evaluator import Evaluator
+from kscout.acquisition.gradient import PolicyGradient
+from kscout.acquisition.learner import Learner
+from kscout.acquisition.policies import (
+    LowFrequencyRandomPolicy,
+    OraclePolicy,
+    OrderPolicy,
+    Policy,
+    RandomPolicy,
+    greedy_order,
+    low_to_high,
+    one_side_first,
+)
+from kscout.acquisition.process import Process
+
+
+def _random(train: Process, judged: Process, seed: int) -> Policy:
+    return RandomPolicy(seed)
+
+
+def _low_frequency_random(
+    train: Process, judged: Process, seed: int, *, power: Annotated[float, Field(ge=0)] = 3.0
+) -> Policy:
+    return LowFrequencyRandomPolicy(train.units.distance, seed, power)
+
+
+def _in_order(
+    train: Process,
+    judged: Process,
+    seed: int,
+    *,
+    direction: Literal["low_to_high", "one_side_first"] = "low_to_high",
+    units: list[Annotated[int, Field(ge=0)]] | None = None,
+) -> Policy:
+    if units is not None:
+        return OrderPolicy(units)
+    if direction == "one_side_first":
+        return one_side_first(train.units.n)
+    return low_to_high(train.units.distance)
+
+
+def _greedy_order(
+    train: Process,
+    judged: Process,
+    seed: int,
+    *,
+    n_slices: Annotated[int, Field(ge=1, description="of training, drawn")] = 512,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Policy:
+    return greedy_order(train, n_slices, seed, advance=advance)
+
+
+def _oracle(train: Process, judged: Process, seed: int) -> Policy:
+    return OraclePolicy(judged)
+
+
+POLICIES: dict[str, Callable[..., Policy]] = {
+    "random": _random,
+    "low_frequency_random": _low_frequency_random,
+    "order": _in_order,
+    "greedy_order": _greedy_order,
+    "oracle": _oracle,
+}
+
+LEARNERS: dict[str, Callable[..., Learner]] = {
+    "ddqn": Ddqn,
+    "evaluator": Evaluator,
+    "policy_gradient": PolicyGradient,
+}
+
+ENTRIES: dict[str, Callable[..., Any]] = {**POLICIES, **LEARNERS}

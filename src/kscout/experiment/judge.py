@@ -1,0 +1,123 @@
+"""Trained policies judged on held-out slices, with everything that a report needs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kscout.acquisition.judged import judged, records
+from kscout.acquisition.policies import Policy
+from kscout.acquisition.process import Process
+from kscout.acquisition.rollout import Rollout, roll_out
+from kscout.data.slices import held_out
+from kscout.experiment.active import Active, ActiveFolder, policies_of, scans_of
+from kscout.experiment.folder import RunFolder
+from kscout.experiment.progress import progress_bar
+from kscout.experiment.run import load_splits
+
+N_EXAMPLES = 3
+"""Slices that are shown step by step."""
+
+
+def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
+    """Acquire every slice of every test condition by every policy; write and return the results.
+
+    ``records.csv`` has one row for every slice and step, ``results.json`` what they say together,
+    ``examples.npz`` some slices step by step, and how often each unit came at which step.
+
+    Raises
+    ------
+    UserError
+        if the folder holds no policies, or some are not trained
+    """
+    home = ActiveFolder(folder)
+    active, files = home.active(), RunFolder(folder)
+    splits = load_splits(active.data, console)
+    scans = scans_of(active, home, splits)
+    rows, found, examples = [], {}, dict[str, Tensor]()
+    for split in (name for name in held_out(splits) if name != "val"):
+        policies = policies_of(active, home, scans, split, console)
+        process = scans[split]
+        rollouts: dict[str, Rollout] = {}
+        for name, policy in policies.items():
+            with progress_bar(console, name) as show:
+                rollouts[name] = roll_out(
+                    process,
+                    policy,
+                    advance=lambda n, total: show(split, n, total),  # noqa: B023
+                )
+            rows += records(name, split, rollouts[name], process)
+        found[split] = judged(rollouts, process, _orders(active), _low_to_high(active))
+        if not examples:
+            examples = _examples(policies, rollouts, process)
+    document = {
+        "name": active.name,
+        "seed": active.seed,
+        "units": active.scan.units,
+        "kinds": {name: _kind(active, name) for name in active.policies},
+        "quarter_turns": splits["test"].quarter_turns,
+        "voxel_size": list(splits["test"].voxel_size),
+        "results": found,
+    }
+    files.write_table("records.csv", rows)
+    files.write_arrays("examples.npz", **examples)
+    files.write_json("results.json", document)
+    return document
+
+
+def _kind(active: Active, name: str) -> str:
+    if name in _orders(active):
+        return "order"
+    kind = active.policies[name].kind
+    return {"random": "random", "low_frequency_random": "random", "oracle": "oracle"}.get(
+        kind, "adaptive"
+    )
+
+
+def _orders(active: Active) -> list[str]:
+    """Policies that give every slice the same order."""
+    return [
+        name
+        for name, config in active.policies.items()
+        if config.kind in ("order", "greedy_order") or not getattr(config, "sees_slice", True)
+    ]
+
+
+def _low_to_high(active: Active) -> list[str]:
+    return [
+        name
+        for name, config in active.policies.items()
+        if config.kind == "order" and config.units is None and config.direction == "low_to_high"
+    ][:1]
+
+
+@torch.no_grad()
+def _examples(
+    policies: dict[str, Policy], rollouts: dict[str, Rollout], process: Process
+) -> dict[str, Tensor]:
+    """Slices chosen before anybody has seen a result: the middle ones of the first scans."""
+    volumes = process.data.volume.unique()[:N_EXAMPLES]
+    places = [(process.data.volume == v).nonzero().flatten() for v in volumes]
+    index = torch.stack([place[len(place) // 2] for place in places])
+    kept = {"reference": process.data.image(process.data.target[index])}
+    for number, name in enumerate(policies):
+        state = process.start(index)
+        images, masks, scores = [state.image], [process.units.mask(state.acquired)], [state.score]
+        for action in rollouts[name].actions[index].T:
+            state, _ = process.step(state, action)
+            images.append(state.image)
+            masks.append(process.units.mask(state.acquired))
+            scores.append(state.score)
+        kept[f"images_{number}"] = torch.stack(images, 1).half()
+        kept[f"masks_{number}"] = torch.stack(masks, 1)[:, :, 0].bool()
+        kept[f"scores_{number}"] = torch.stack(scores, 1)
+        kept[f"chosen_{number}"] = _chosen(rollouts[name], process.units.n)
+    return kept
+
+
+def _chosen(rollout: Rollout, n_units: int) -> Tensor:
+    """Fraction of slices that acquire each unit at each step: float ``(step, unit)``."""
+    one_hot = torch.nn.functional.one_hot(rollout.actions, n_units)
+    return one_hot.float().mean(0)

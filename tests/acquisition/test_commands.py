@@ -1,0 +1,161 @@
+"""kscout acquire from the configuration to the report, and what it refuses."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from commands import kscout, refused
+
+TINY: dict[str, Any] = {
+    "name": "tiny lines",
+    "data": {"kind": "digits", "n_train": 40, "n_val": 8, "n_test": 9},
+    "scan": {"n_initial": 2, "budget": 3},
+    "reconstructor": {"kind": "coil_unet", "n_channels": 4, "n_levels": 2},
+    "training": {"epochs": 1, "loss": "nmse_image"},
+    "policies": {
+        "random": {"kind": "random"},
+        "low to high": {"kind": "order"},
+        "greedy order": {"kind": "greedy_order", "n_slices": 8},
+        "DDQN": {"kind": "ddqn"},
+        "same for all": {"kind": "ddqn", "sees_slice": False},
+        "evaluator": {"kind": "evaluator"},
+        "gradient": {"kind": "policy_gradient", "n_tries": 2},
+        "oracle": {"kind": "oracle"},
+    },
+    "learning": {"epochs": 1, "batch_size": 16},
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "acquire.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of policies, trained and judged."""
+    from rich.console import Console
+
+    from kscout.experiment.active import ActiveFolder, load_active, train_policies
+    from kscout.experiment.judge import judge_policies
+    from kscout.report.active import write_active_report
+
+    folder = tmp_path_factory.mktemp("acquire")
+    console = Console(quiet=True)
+    train_policies(load_active(write(folder), []), ActiveFolder(folder / "out"), console)
+    judge_policies(folder / "out", console)
+    write_active_report(folder / "out")
+    return folder / "out"
+
+
+def test_results_are_those_of_the_records(trained: Path) -> None:
+    with (trained / "records.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = json.loads((trained / "results.json").read_text())["results"]["test"]
+    assert len(rows) == len(TINY["policies"]) * 9 * 4
+    assert found["n_acquired"] == [2, 3, 4, 5]
+    for name, policy in found["policies"].items():
+        own = [row for row in rows if row["policy"] == name]
+        for step, n_acquired in enumerate(found["n_acquired"]):
+            scores = [float(r["score"]) for r in own if int(r["n_acquired"]) == n_acquired]
+            assert len(scores) == 9
+            assert policy["mean"][step] == pytest.approx(sum(scores) / 9)
+        curve = policy["mean"]
+        area = (curve[0] / 2 + curve[1] + curve[2] + curve[3] / 2) / 3
+        assert policy["area"]["mean"] == pytest.approx(area)
+        for i in range(9):
+            units = [r["unit"] for r in own if int(r["slice"]) == i]
+            assert units[0] == ""
+            assert len(set(units[1:])) == 3
+            assert not {"13", "14"} & set(units)  # acquired first
+    starts = {policy["mean"][0] for policy in found["policies"].values()}
+    assert max(starts) == pytest.approx(min(starts))
+    orders = [found["policies"][name] for name in ("low to high", "greedy order", "same for all")]
+    best = min(orders, key=lambda policy: policy["area"]["mean"])
+    assert found["policies"][found["best_order"]] == best
+    assert found["references"] == list(dict.fromkeys(["low to high", found["best_order"]]))
+
+
+def test_the_page_has_every_policy_and_moves(trained: Path) -> None:
+    page, markdown = (trained / "report.html").read_text(), (trained / "report.md").read_text()
+    found = json.loads((trained / "results.json").read_text())["results"]["test"]
+    for name, policy in found["policies"].items():
+        assert name in page
+        assert f"| {name} |" in markdown
+        assert f"{policy['area']['mean']:.2e}" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/gif;base64,") == 3
+    with Image.open(trained / "figures" / "acquisition_1.gif") as animation:
+        assert animation.n_frames == 4
+
+
+def test_the_command_goes_on_where_it_was(trained: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(trained, folder)
+    kept = (folder / "policies" / "evaluator" / "policy.ckpt").stat().st_mtime_ns
+    shutil.rmtree(folder / "policies" / "DDQN")
+    ended = kscout(capsys, "acquire", "train", write(tmp_path), "--out", folder)
+    assert ended.code == 0
+    assert f"kscout acquire eval {folder}" in " ".join(ended.out.split())
+    assert (folder / "policies" / "evaluator" / "policy.ckpt").stat().st_mtime_ns == kept
+    same = [
+        torch.load(f / "policies" / "DDQN" / "policy.ckpt", weights_only=True)["network"]
+        for f in (trained, folder)
+    ]
+    assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
+    before = (trained / "results.json").read_text()
+    assert kscout(capsys, "acquire", "eval", folder).code == 0
+    assert (folder / "results.json").read_text() == before
+
+
+def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
+    def told(*words: object) -> str:
+        return refused(capsys, "acquire", *words)
+
+    config = write(tmp_path)
+    out = ("--out", tmp_path / "new")
+    assert "scan.budget is 0: input should be greater" in told("train", config, "scan.budget=0")
+    assert "valid is a budget of 1 to 26" in told("train", config, "scan.budget=27", *out)
+    assert "unknown key policies.DDQN.lr: valid here are" in told(
+        "train", config, "policies.DDQN.lr=1"
+    )
+    assert "policies.x.kind is 'dqn': valid is 'random'" in told(
+        "train", config, "policies.x.kind=dqn"
+    )
+    assert "(learning differ)" in told("train", config, "learning.epochs=2", "--out", trained)
+    assert "(policies.DDQN differ)" in told(
+        "train", config, "policies.DDQN.gamma=0.5", "--out", trained
+    )
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    assert "is not empty and holds no policies" in told("train", config, "--out", tmp_path / "full")
+    assert "holds no policies: valid is a folder of" in told("eval", tmp_path / "full")
+    assert "is not a run folder" in told("train", config, f"run={tmp_path}", *out)
+
+
+def test_a_checkpoint_of_another_scan_is_refused(
+    trained: Path, tmp_path: Path, capsys: Any
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(trained, folder)
+    path = folder / "policies" / "DDQN" / "policy.ckpt"
+    whole = torch.load(path, weights_only=True)
+    for key, value in (("budget", 4), ("units", 30), ("metric", "psnr")):
+        torch.save(whole | {key: value}, path)
+        valid = {"budget": 3, "units": 28, "metric": "nmse"}[key]
+        said = refused(capsys, "acquire", "eval", folder)
+        assert f"was trained for {key} {value}: valid here is {valid}" in said
+    torch.save(whole | {"network": {"x": torch.ones(1)}}, path)
+    assert "holds another network" in refused(capsys, "acquire", "eval", folder)
+    path.write_bytes(path.read_bytes()[:100])
+    assert "is no checkpoint of a policy" in refused(capsys, "acquire", "eval", folder)
+    path.unlink()
+    assert "DDQN is not trained: kscout acquire train" in refused(capsys, "acquire", "eval", folder)
