@@ -27,9 +27,11 @@ TINY: dict[str, Any] = {
         "same for all": {"kind": "ddqn", "sees_slice": False},
         "evaluator": {"kind": "evaluator"},
         "gradient": {"kind": "policy_gradient", "n_tries": 2},
+        "staged": {"kind": "staged", "n_channels": 2},
         "oracle": {"kind": "oracle"},
     },
     "learning": {"epochs": 1, "batch_size": 16},
+    "finetune": {"policies": ["greedy order", "DDQN"], "epochs": 1},
 }
 
 
@@ -44,8 +46,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of policies, trained and judged."""
     from rich.console import Console
 
-    from kscout.experiment.active import ActiveFolder, load_active, train_policies
+    from kscout.experiment.active import ActiveFolder, load_active
     from kscout.experiment.judge import judge_policies
+    from kscout.experiment.trained import train_policies
     from kscout.report.active import write_active_report
 
     folder = tmp_path_factory.mktemp("acquire")
@@ -60,7 +63,8 @@ def test_results_are_those_of_the_records(trained: Path) -> None:
     with (trained / "records.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = json.loads((trained / "results.json").read_text())["results"]["test"]
-    assert len(rows) == len(TINY["policies"]) * 9 * 4
+    assert len(found["policies"]) == len(TINY["policies"]) + 2
+    assert len(rows) == len(found["policies"]) * 9 * 4
     assert found["n_acquired"] == [2, 3, 4, 5]
     for name, policy in found["policies"].items():
         own = [row for row in rows if row["policy"] == name]
@@ -76,12 +80,16 @@ def test_results_are_those_of_the_records(trained: Path) -> None:
             assert units[0] == ""
             assert len(set(units[1:])) == 3
             assert not {"13", "14"} & set(units)  # acquired first
-    starts = {policy["mean"][0] for policy in found["policies"].values()}
+    own = ("staged", "greedy order tuned", "DDQN tuned")  # with reconstructors of their own
+    starts = [policy["mean"][0] for name, policy in found["policies"].items() if name not in own]
     assert max(starts) == pytest.approx(min(starts))
+    for name in own:
+        assert found["policies"][name]["mean"][0] != pytest.approx(starts[0], rel=1e-4)
     orders = [found["policies"][name] for name in ("low to high", "greedy order", "same for all")]
     best = min(orders, key=lambda policy: policy["area"]["mean"])
     assert found["policies"][found["best_order"]] == best
-    assert found["references"] == list(dict.fromkeys(["low to high", found["best_order"]]))
+    expected = ["low to high", found["best_order"], "greedy order tuned"]
+    assert found["references"] == list(dict.fromkeys(expected))
 
 
 def test_the_page_has_every_policy_and_moves(trained: Path) -> None:
@@ -107,7 +115,7 @@ def test_the_command_goes_on_where_it_was(trained: Path, tmp_path: Path, capsys:
     assert f"kscout acquire eval {folder}" in " ".join(ended.out.split())
     assert (folder / "policies" / "evaluator" / "policy.ckpt").stat().st_mtime_ns == kept
     same = [
-        torch.load(f / "policies" / "DDQN" / "policy.ckpt", weights_only=True)["network"]
+        torch.load(f / "policies" / "DDQN" / "policy.ckpt", weights_only=True)["policy"]
         for f in (trained, folder)
     ]
     assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
@@ -130,6 +138,10 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     assert "policies.x.kind is 'dqn': valid is 'random'" in told(
         "train", config, "policies.x.kind=dqn"
     )
+    assert "policy 'x' is not known: valid is random, low to high" in told(
+        "train", config, "finetune.policies=[x]"
+    )
+    assert "valid is scan.units of these" in told("train", config, "scan.units=tile", *out)
     assert "(learning differ)" in told("train", config, "learning.epochs=2", "--out", trained)
     assert "(policies.DDQN differ)" in told(
         "train", config, "policies.DDQN.gamma=0.5", "--out", trained
@@ -153,7 +165,7 @@ def test_a_checkpoint_of_another_scan_is_refused(
         valid = {"budget": 3, "units": 28, "metric": "nmse"}[key]
         said = refused(capsys, "acquire", "eval", folder)
         assert f"was trained for {key} {value}: valid here is {valid}" in said
-    torch.save(whole | {"network": {"x": torch.ones(1)}}, path)
+    torch.save(whole | {"policy": {"x": torch.ones(1)}}, path)
     assert "holds another network" in refused(capsys, "acquire", "eval", folder)
     path.write_bytes(path.read_bytes()[:100])
     assert "is no checkpoint of a policy" in refused(capsys, "acquire", "eval", folder)

@@ -15,7 +15,7 @@ Document = dict[str, Any]
 def judged(
     rollouts: Mapping[str, Rollout],
     process: Process,
-    orders: Sequence[str],
+    orders: Sequence[Sequence[str]],
     references: Sequence[str],
 ) -> Document:
     """All policies on one split, the best area first.
@@ -23,8 +23,8 @@ def judged(
     Parameters
     ----------
     rollouts : of every policy, on all slices of ``process``
-    orders : policies that do not look at the slice and draw nothing
-    references : policies that all others are compared with, besides the best of ``orders``
+    orders : groups of policies that do not look at the slice and draw nothing
+    references : policies that all others are compared with, besides the best of each group
 
     Returns
     -------
@@ -34,8 +34,8 @@ def judged(
     volumes = process.data.volume.tolist()
     areas = {name: rollout.area.numpy() for name, rollout in rollouts.items()}
     names = sorted(areas, key=lambda name: -process.sign * float(areas[name].mean()))
-    best = next((name for name in names if name in orders), None)
-    compared = list(dict.fromkeys([*references, *([best] if best else [])]))
+    best = [next(name for name in names if name in group) for group in orders if group]
+    compared = list(dict.fromkeys([*references, *best]))
     policies: Document = {}
     for name in names:
         curve = np.array([interval(scores, volumes) for scores in rollouts[name].scores.numpy().T])
@@ -57,7 +57,7 @@ def judged(
         "n_volumes": len(set(volumes)),
         "n_acquired": list(range(n_initial, n_initial + process.budget + 1)),
         "n_units": process.units.n,
-        "best_order": best,
+        "best_order": best[0] if best else None,
         "references": compared,
         "policies": policies,
     }

@@ -5,6 +5,7 @@ and taking it are the same call.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ from kscout.sampling.budget import Budget, squared_radius, take_highest
 from kscout.sampling.tiles import repeat_tile
 
 Metric = Literal["nmse", "mse", "psnr", "ssim"]
+UnitKind = Literal["lines", "points", "tile"]
 _Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 METRICS: dict[str, tuple[_Score, int]] = {
@@ -46,20 +48,22 @@ class Units:
     """
 
     plane: Tensor
+    kind: UnitKind
 
     @staticmethod
     def of(
         shape: tuple[int, int],
-        kind: Literal["lines", "points", "tile"] = "lines",
+        kind: UnitKind = "lines",
         tile: tuple[int, int] = (4, 4),
     ) -> "Units":
         """Columns, single points, or the places of a tile of which one falls on DC."""
         rows, columns = (torch.arange(n) for n in shape)
         if kind == "lines":
-            return Units(columns.expand(shape).contiguous())
+            return Units(columns.expand(shape).contiguous(), kind)
         if kind == "points":
-            return Units(rows[:, None] * shape[1] + columns)
-        return Units(repeat_tile(torch.arange(tile[0] * tile[1]).reshape(tile), shape))
+            return Units(rows[:, None] * shape[1] + columns, kind)
+        places = torch.arange(tile[0] * tile[1]).reshape(tile)
+        return Units(repeat_tile(places, shape), kind)
 
     @property
     def n(self) -> int:
@@ -156,6 +160,12 @@ class Process:
         self._measure, self.sign = METRICS[metric]
         self._reference = torch.cat([data.image(part) for part in data.target.split(_CHUNK)])
         self._peak = maximum_of_volumes(self._reference.amax((-2, -1)), data.volume)
+
+    def through(self, reconstructor: Reconstructor) -> "Process":
+        """The same, seen through another reconstructor."""
+        other = copy(self)
+        other.reconstructor = reconstructor.to(self.device).eval()
+        return other
 
     def start(self, index: Tensor) -> State:
         """The initial units of the slices at ``index``, int64 ``(batch,)``."""

@@ -25,6 +25,9 @@ from kscout.acquisition.policies import (
     one_side_first,
 )
 from kscout.acquisition.process import Process
+from kscout.errors import UserError
+from kscout.sampling import Budget, StagedSampler
+from kscout.sampling.learned import Init, Noise
 
 
 def _random(train: Process, judged: Process, seed: int) -> Policy:
@@ -81,4 +84,34 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "policy_gradient": PolicyGradient,
 }
 
-ENTRIES: dict[str, Callable[..., Any]] = {**POLICIES, **LEARNERS}
+STAGED = "staged"
+"""Kind of the sampler that is trained end to end with a reconstructor of its own."""
+
+
+def staged_sampler(
+    train: Process,
+    seed: int,
+    *,
+    n_channels: Annotated[int, Field(ge=1, description="of the policy")] = 16,
+    init: Init = "variable_density",
+    noise: Noise = 0.05,
+) -> StagedSampler:
+    """One stage for every action; lines or points.
+
+    Raises
+    ------
+    UserError
+        if the units are tiles, or there are fewer than two actions
+    """
+    shape, n_initial = train.data.shape, int(train.initial.sum())
+    unit = train.units.kind
+    if unit == "tile":
+        raise UserError("a staged policy acquires lines or points: valid is scan.units of these")
+    plane = train.units.mask(train.initial[None].cpu())[0, 0].bool()
+    n_units = n_initial + train.budget
+    budget = Budget(shape, n_units * (shape[0] if unit == "lines" else 1), plane)
+    options: dict[str, Any] = {"n_channels": n_channels, "init": init, "noise": noise}
+    return StagedSampler(budget, seed, n_stages=train.budget, unit=unit, **options)
+
+
+ENTRIES: dict[str, Callable[..., Any]] = {**POLICIES, **LEARNERS, STAGED: staged_sampler}

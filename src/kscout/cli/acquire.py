@@ -26,7 +26,8 @@ def train(
 
         kscout acquire train configs/acquire/digits.yaml learning.epochs=2 --out acquire/short
     """
-    from kscout.experiment.active import ActiveFolder, load_active, train_policies
+    from kscout.experiment.active import ActiveFolder, load_active
+    from kscout.experiment.trained import train_policies
 
     active = load_active(config, overrides or [])
     folder = out or Path("acquire") / active.name.replace(" ", "-")

@@ -2,6 +2,7 @@
 
 from kscout.experiment.config import Experiment, load_experiment
 from kscout.experiment.folder import RunFolder
-from kscout.experiment.run import load_data, run_experiment
+from kscout.experiment.load import load_data
+from kscout.experiment.run import run_experiment
 
 __all__ = ["Experiment", "RunFolder", "load_data", "load_experiment", "run_experiment"]

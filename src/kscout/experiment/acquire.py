@@ -1,7 +1,7 @@
 """From a data source and a reconstructor to the processes and environments of acquisition."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -12,13 +12,11 @@ from kscout.acquisition.env import (
     Split,
     initial_lines,
 )
-from kscout.acquisition.process import Metric, Process, Units, check_scan
+from kscout.acquisition.process import Metric, Process, UnitKind, Units, check_scan
 from kscout.data import DATA, Splits
 from kscout.errors import UserError
 from kscout.experiment.apply import FittedRun, rescaled
 from kscout.recon import RECONSTRUCTORS, Reconstructor
-
-UnitKind = Literal["lines", "points", "tile"]
 
 
 def processes(

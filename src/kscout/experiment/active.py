@@ -1,26 +1,22 @@
 """From a configuration to trained and judged acquisition policies."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import yaml
-from pydantic import BaseModel, Field, field_validator
-from rich.console import Console
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from kscout import atomic
-from kscout.acquisition.learner import Learner, fit
-from kscout.acquisition.policies import Policy
-from kscout.acquisition.process import Metric, Process, Units
-from kscout.acquisition.registry import ENTRIES, LEARNERS, POLICIES
+from kscout.acquisition.process import Metric, Units
+from kscout.acquisition.registry import ENTRIES, LEARNERS, STAGED
 from kscout.atomic import atomic_path
 from kscout.data import Splits
 from kscout.errors import UserError
-from kscout.experiment.acquire import n_initial_and_budget, processes
+from kscout.experiment.acquire import n_initial_and_budget
 from kscout.experiment.config import (
     STRICT,
     DataConfig,
@@ -35,8 +31,6 @@ from kscout.experiment.config import (
     set_paths,
 )
 from kscout.experiment.folder import RunFolder
-from kscout.experiment.progress import progress_bar
-from kscout.experiment.run import load_splits, run_experiment
 
 PolicyConfig: Any = one_of(ENTRIES)
 Count = Annotated[int, Field(ge=1)]
@@ -65,6 +59,15 @@ class Learning(BaseModel):
     patience: Count | None = None
 
 
+class Finetune(BaseModel):
+    """Policies whose masks a copy of the reconstructor is trained with for some more epochs."""
+
+    model_config = STRICT
+
+    policies: list[Name] = []
+    epochs: Count = 5
+
+
 class Active(BaseModel):
     """Policies on one data source, seen through one reconstructor.
 
@@ -82,6 +85,7 @@ class Active(BaseModel):
     run: Path | None = None
     policies: dict[Name, PolicyConfig]
     learning: Learning = Learning()
+    finetune: Finetune = Finetune()
 
     @field_validator("policies")
     @classmethod
@@ -90,8 +94,23 @@ class Active(BaseModel):
             raise ValueError("no policy is there to be judged")
         return policies
 
+    @field_validator("finetune")
+    @classmethod
+    def _known(cls, finetune: Finetune, info: ValidationInfo) -> Finetune:
+        known = info.data.get("policies", {})
+        for name in finetune.policies:
+            if name not in known:
+                raise ValueError(f"policy '{name}' is not known: valid is {', '.join(known)}")
+        return finetune
+
     def learns(self, name: str) -> bool:
-        return self.policies[name].kind in LEARNERS
+        return self.policies[name].kind in {*LEARNERS, STAGED}
+
+    def joint_training(self, epochs: int) -> dict[str, Any]:
+        """Of a reconstructor with a sampler: :func:`kscout.learning.joint.fit_jointly`."""
+        names = ("batch_size", "learning_rate", "mask_learning_rate", "loss")
+        chosen = {name: getattr(self.training, name) for name in names}
+        return {"seed": self.seed, "epochs": epochs, **chosen}
 
     def trained_reconstructor(self, splits: Splits) -> Experiment:
         """The experiment that trains the reconstructor for every number of units."""
@@ -143,8 +162,13 @@ class ActiveFolder:
     def reconstructor(self) -> RunFolder:
         return RunFolder(self.path / "reconstructor")
 
-    def policy(self, name: str) -> Path:
-        return self.path / "policies" / name
+    def checkpoint(self, name: str) -> Path:
+        """Of a policy that learns."""
+        return self.path / "policies" / name / "policy.ckpt"
+
+    def tuned(self, name: str) -> Path:
+        """Of the reconstructor that was trained further with the policy's masks."""
+        return self.path / "tuned" / name / "reconstructor.ckpt"
 
     def active(self) -> Active:
         """The configuration that the folder was made with."""
@@ -189,128 +213,3 @@ class ActiveFolder:
                 tree = active.model_dump(mode="json")
                 temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
             yield
-
-
-def train_policies(
-    active: Active,
-    folder: ActiveFolder,
-    console: Console,
-    should_stop: Callable[[], bool] | None = None,
-) -> None:
-    """Train the reconstructor, then every policy that learns; what is done is not done again.
-
-    Raises
-    ------
-    UserError
-        if the configuration is impossible or the folder is another's
-    Stopped
-        if ``should_stop``, asked after every epoch, said so
-    """
-    folder.refuse_other(active)
-    splits = load_splits(active.data, console)
-    reconstructor = active.trained_reconstructor(splits)
-    if active.run is not None:
-        scans_of(active, folder, splits)  # refuses another plane, or a run that is not finished
-    with folder.claimed(active):
-        if active.run is None:
-            run_experiment(
-                reconstructor,
-                folder.reconstructor.path,
-                console,
-                load=lambda *_: splits,
-                should_stop=should_stop,
-            )
-        scans = scans_of(active, folder, splits)
-        learned = [name for name in active.policies if active.learns(name)]
-        for i, name in enumerate(learned):
-            console.print(f"[bold]{name}[/] ({i + 1} of {len(learned)})", highlight=False)
-            if _checkpoint(folder, name).exists():
-                continue
-            learner = _learner(active, name, scans["train"])
-            fit(
-                learner,
-                scans.get("val"),
-                folder.policy(name),
-                **active.learning.model_dump(),
-                progress=console.is_terminal,
-                should_stop=should_stop,
-            )
-            with atomic_path(_checkpoint(folder, name)) as temporary:
-                state = {"network": learner.network.state_dict(), **_scan_of(scans["train"])}
-                torch.save(state, temporary)
-
-
-def scans_of(active: Active, folder: ActiveFolder, splits: Splits) -> dict[str, Process]:
-    """The acquisition of every split, through the trained reconstructor."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = active.run or folder.reconstructor.path
-    return processes(splits, **active.scan.model_dump(), reconstructor=run, device=device)
-
-
-def policies_of(
-    active: Active, folder: ActiveFolder, scans: dict[str, Process], split: str, console: Console
-) -> dict[str, Policy]:
-    """All policies, ready to be judged on a split.
-
-    Raises
-    ------
-    UserError
-        if one that learns has not been trained, or for another scan
-    """
-    found: dict[str, Policy] = {}
-    for name, config in active.policies.items():
-        if active.learns(name):
-            learner = _learner(active, name, scans["train"])
-            _load(learner, _checkpoint(folder, name))
-            found[name] = learner.policy
-            continue
-        with progress_bar(console, name) as show:
-            more: dict[str, Any] = {}
-            if config.kind == "greedy_order":
-                more["advance"] = lambda done, total: show("steps", done, total)
-            make = POLICIES[config.kind]
-            found[name] = make(
-                scans["train"], scans[split], active.seed, **config.options(), **more
-            )
-    return found
-
-
-def _learner(active: Active, name: str, process: Process) -> Learner:
-    config = active.policies[name]
-    learner = LEARNERS[config.kind](process, active.seed, **config.options())
-    return learner.to(process.device)
-
-
-def _checkpoint(folder: ActiveFolder, name: str) -> Path:
-    return folder.policy(name) / "policy.ckpt"
-
-
-def _scan_of(process: Process) -> dict[str, Any]:
-    """What a policy was trained for."""
-    return {
-        "plane": list(process.data.shape),
-        "units": process.units.n,
-        "initial": int(process.initial.sum()),
-        "budget": process.budget,
-        "metric": process.metric,
-    }
-
-
-def _load(learner: Learner, path: Path) -> None:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        scan = {key: state[key] for key in _scan_of(learner.process)}
-        network = state["network"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent.name} is not trained: kscout acquire train does") from error
-    except Exception as error:  # torch raises whatever its reader meets in a broken file
-        raise UserError(
-            f"{path} is no checkpoint of a policy: remove it and train again"
-        ) from error
-    for key, valid in _scan_of(learner.process).items():
-        if scan[key] != valid:
-            raise UserError(f"{path} was trained for {key} {scan[key]}: valid here is {valid}")
-    try:
-        learner.network.load_state_dict(network)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds another network: remove it and train again") from error

@@ -16,8 +16,8 @@ from kscout.errors import UserError
 from kscout.evaluation import evaluate, masks_of_slices, summarise
 from kscout.experiment.config import Experiment, check, set_paths
 from kscout.experiment.folder import RunFolder
+from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
-from kscout.experiment.run import load_data
 from kscout.recon import RECONSTRUCTORS, Reconstructor
 from kscout.sampling import Budget, FixedSampler, Sampler, build_sampler
 

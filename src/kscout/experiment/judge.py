@@ -1,5 +1,6 @@
 """Trained policies judged on held-out slices, with everything that a report needs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.acquisition.judged import judged, records
-from kscout.acquisition.policies import Policy
 from kscout.acquisition.process import Process
 from kscout.acquisition.rollout import Rollout, roll_out
 from kscout.data.slices import held_out
-from kscout.experiment.active import Active, ActiveFolder, policies_of, scans_of
+from kscout.experiment.active import Active, ActiveFolder
 from kscout.experiment.folder import RunFolder
+from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
-from kscout.experiment.run import load_splits
+from kscout.experiment.trained import TUNED, Chooser, choosers, scans_of
 
 N_EXAMPLES = 3
 """Slices that are shown step by step."""
@@ -36,27 +37,24 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     active, files = home.active(), RunFolder(folder)
     splits = load_splits(active.data, console)
     scans = scans_of(active, home, splits)
-    rows, found, examples = [], {}, dict[str, Tensor]()
+    rows, found, kinds, examples = [], {}, dict[str, str](), dict[str, Tensor]()
+    tuned = [name + TUNED for name in _orders(active) if name in active.finetune.policies]
+    orders = [_orders(active), tuned]
     for split in (name for name in held_out(splits) if name != "val"):
-        policies = policies_of(active, home, scans, split, console)
-        process = scans[split]
+        policies = choosers(active, home, scans, split, console)
         rollouts: dict[str, Rollout] = {}
-        for name, policy in policies.items():
+        for name, (policy, process) in policies.items():
             with progress_bar(console, name) as show:
-                rollouts[name] = roll_out(
-                    process,
-                    policy,
-                    advance=lambda n, total: show(split, n, total),  # noqa: B023
-                )
+                rollouts[name] = roll_out(process, policy, advance=partial(show, split))
             rows += records(name, split, rollouts[name], process)
-        found[split] = judged(rollouts, process, _orders(active), _low_to_high(active))
-        if not examples:
-            examples = _examples(policies, rollouts, process)
+        found[split] = judged(rollouts, scans[split], orders, _low_to_high(active))
+        kinds = {name: _kind(active, name) for name in rollouts}
+        examples = examples or _examples(policies, rollouts, scans[split])
     document = {
         "name": active.name,
         "seed": active.seed,
         "units": active.scan.units,
-        "kinds": {name: _kind(active, name) for name in active.policies},
+        "kinds": kinds,
         "quarter_turns": splits["test"].quarter_turns,
         "voxel_size": list(splits["test"].voxel_size),
         "results": found,
@@ -68,6 +66,7 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
 
 
 def _kind(active: Active, name: str) -> str:
+    name = name if name in active.policies else name.removesuffix(TUNED)
     if name in _orders(active):
         return "order"
     kind = active.policies[name].kind
@@ -95,14 +94,14 @@ def _low_to_high(active: Active) -> list[str]:
 
 @torch.no_grad()
 def _examples(
-    policies: dict[str, Policy], rollouts: dict[str, Rollout], process: Process
+    policies: dict[str, Chooser], rollouts: dict[str, Rollout], scan: Process
 ) -> dict[str, Tensor]:
     """Slices chosen before anybody has seen a result: the middle ones of the first scans."""
-    volumes = process.data.volume.unique()[:N_EXAMPLES]
-    places = [(process.data.volume == v).nonzero().flatten() for v in volumes]
+    volumes = scan.data.volume.unique()[:N_EXAMPLES]
+    places = [(scan.data.volume == v).nonzero().flatten() for v in volumes]
     index = torch.stack([place[len(place) // 2] for place in places])
-    kept = {"reference": process.data.image(process.data.target[index])}
-    for number, name in enumerate(policies):
+    kept = {"reference": scan.data.image(scan.data.target[index])}
+    for number, (name, (_, process)) in enumerate(policies.items()):
         state = process.start(index)
         images, masks, scores = [state.image], [process.units.mask(state.acquired)], [state.score]
         for action in rollouts[name].actions[index].T:

@@ -22,8 +22,9 @@ from kscout.experiment.config import (
     parse_options,
 )
 from kscout.experiment.folder import RunFolder
+from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
-from kscout.experiment.run import Method, load_data
+from kscout.experiment.run import Method
 from kscout.learning.design import Certificate, certify
 from kscout.learning.search import RankedTile
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE

@@ -14,12 +14,13 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.atomic import remove_partials
-from kscout.data import DATA, KspaceSet, Splits
+from kscout.data import KspaceSet, Splits
 from kscout.data.slices import held_out
 from kscout.errors import Stopped, UserError
 from kscout.evaluation import Record, evaluate, masks_of_slices, most_often_acquired, summarise
 from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
+from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.distribute import started_by_slurm
@@ -88,29 +89,6 @@ def _rank(experiment: Experiment) -> int:
     """Of this process, where SLURM has started all those of a training."""
     n_devices, n_nodes = experiment.trainer.n_devices, experiment.trainer.n_nodes
     return int(os.environ["SLURM_PROCID"]) if started_by_slurm(n_devices, n_nodes) else 0
-
-
-def load_data(experiment: Experiment, console: Console) -> Splits:
-    """The splits of an experiment's data source."""
-    return load_splits(experiment.data, console)
-
-
-def load_splits(config: Any, console: Console) -> Splits:
-    """The splits of a data source, as its section of a configuration says."""
-    with console.status(f"preparing data: {config.kind}"):
-        splits = DATA[config.kind](**config.options())
-    sizes = ", ".join(
-        f"{name} {len(part)} of {len(part.volume.unique())}"
-        for name, part in splits.items()
-        if len(part)
-    )
-    train = splits["train"]
-    console.print(
-        f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "
-        f"slices of scans: {sizes}",
-        highlight=False,
-    )
-    return splits
 
 
 def run_one(

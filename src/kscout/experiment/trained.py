@@ -1,0 +1,237 @@
+"""Acquisition policies trained as a configuration says, and found again."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from kscout.acquisition.learner import Learner, fit
+from kscout.acquisition.policies import Policy
+from kscout.acquisition.process import Process
+from kscout.acquisition.registry import LEARNERS, POLICIES, STAGED, staged_sampler
+from kscout.acquisition.together import PolicySampler, StagedPolicy, fit_together
+from kscout.atomic import atomic_path
+from kscout.data import Splits
+from kscout.errors import UserError
+from kscout.experiment.acquire import processes
+from kscout.experiment.active import Active, ActiveFolder
+from kscout.experiment.load import load_splits
+from kscout.experiment.progress import progress_bar
+from kscout.experiment.run import run_experiment
+from kscout.recon import RECONSTRUCTORS
+
+Scans = dict[str, Process]
+TUNED = " tuned"
+"""Behind the name of a policy that is judged through the reconstructor fine-tuned to it."""
+
+ShouldStop = Callable[[], bool] | None
+
+
+class Chooser(NamedTuple):
+    """A policy, and the acquisition through the reconstructor that belongs to it."""
+
+    policy: Policy
+    process: Process
+
+
+def train_policies(
+    active: Active, folder: ActiveFolder, console: Console, should_stop: ShouldStop = None
+) -> None:
+    """Train the reconstructor, then every policy that learns; what is done is not done again.
+
+    Raises
+    ------
+    UserError
+        if the configuration is impossible or the folder is another's
+    Stopped
+        if ``should_stop``, asked after every epoch, said so
+    """
+    folder.refuse_other(active)
+    splits = load_splits(active.data, console)
+    reconstructor = active.trained_reconstructor(splits)
+    if active.run is not None:
+        scans_of(active, folder, splits)  # of a run that does not fit nothing is written
+    _check(active, splits)
+    with folder.claimed(active):
+        if active.run is None:
+            load = lambda *_: splits  # noqa: E731 (its arguments are of no use)
+            run_experiment(
+                reconstructor,
+                folder.reconstructor.path,
+                console,
+                load=load,
+                should_stop=should_stop,
+            )
+        scans = scans_of(active, folder, splits)
+        jobs = [(name, _train) for name in active.policies if active.learns(name)]
+        jobs += [(name, _tune) for name in active.finetune.policies]
+        for i, (name, job) in enumerate(jobs):
+            said = name if job is _train else f"{name}, fine-tuning"
+            console.print(f"[bold]{said}[/] ({i + 1} of {len(jobs)})", highlight=False)
+            job(active, folder, name, scans, console, should_stop)
+
+
+def scans_of(active: Active, folder: ActiveFolder, splits: Splits) -> Scans:
+    """The acquisition of every split, through the trained reconstructor."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = active.run or folder.reconstructor.path
+    return processes(splits, **active.scan.model_dump(), reconstructor=run, device=device)
+
+
+def choosers(
+    active: Active, folder: ActiveFolder, scans: Scans, split: str, console: Console
+) -> dict[str, Chooser]:
+    """All policies, ready to be judged on a split.
+
+    Raises
+    ------
+    UserError
+        if one that learns has not been trained, or for another scan
+    """
+    found = {}
+    for name in active.policies:
+        found[name] = _chooser(active, folder, name, scans, split, console)
+        if name in active.finetune.policies:
+            path = folder.tuned(name)
+            state = _read(path, scans["train"], name)
+            policy = found[name].policy
+            found[name + TUNED] = Chooser(policy, _with(scans[split], state, path))
+    return found
+
+
+def _chooser(
+    active: Active, folder: ActiveFolder, name: str, scans: Scans, split: str, console: Console
+) -> Chooser:
+    config, train, judged = active.policies[name], scans["train"], scans[split]
+    path = folder.checkpoint(name)
+    if config.kind in LEARNERS:
+        learner = _learner(active, name, train)
+        _load(learner.network, _read(path, train, name)["policy"], path)
+        return Chooser(learner.policy, judged)
+    if config.kind == STAGED:
+        sampler = staged_sampler(train, active.seed, **config.options())
+        state = _read(path, train, name)
+        _load(sampler, state["policy"], path)
+        policy = StagedPolicy(sampler.to(train.device), train.units)
+        return Chooser(policy, _with(judged, state, path))
+    with progress_bar(console, name) as show:
+        more: dict[str, Any] = {}
+        if config.kind == "greedy_order":
+            more["advance"] = lambda done, total: show("steps", done, total)
+        make = POLICIES[config.kind]
+        return Chooser(make(train, judged, active.seed, **config.options(), **more), judged)
+
+
+def _train(
+    active: Active,
+    folder: ActiveFolder,
+    name: str,
+    scans: Scans,
+    console: Console,
+    should_stop: ShouldStop,
+) -> None:
+    path, train, val = folder.checkpoint(name), scans["train"], scans.get("val")
+    if path.exists():
+        return
+    shown: dict[str, Any] = {"progress": console.is_terminal, "should_stop": should_stop}
+    if active.policies[name].kind == STAGED:
+        sampler = staged_sampler(train, active.seed, **active.policies[name].options())
+        training = active.joint_training(active.training.epochs)
+        net = fit_together(sampler, train, val, path.parent, **training, **shown)
+        _save(path, train, policy=sampler.state_dict(), reconstructor=net.state_dict())
+        return
+    learner = _learner(active, name, train)
+    fit(learner, val, path.parent, **active.learning.model_dump(), **shown)
+    _save(path, train, policy=learner.network.state_dict())
+
+
+def _tune(
+    active: Active,
+    folder: ActiveFolder,
+    name: str,
+    scans: Scans,
+    console: Console,
+    should_stop: ShouldStop,
+) -> None:
+    path, train = folder.tuned(name), scans["train"]
+    if path.exists():
+        return
+    policy = _chooser(active, folder, name, scans, "train", console).policy
+    net = fit_together(
+        PolicySampler(train, policy),
+        train,
+        scans.get("val"),
+        path.parent,
+        **active.joint_training(active.finetune.epochs),
+        progress=console.is_terminal,
+        should_stop=should_stop,
+    )
+    _save(path, train, reconstructor=net.state_dict())
+
+
+def _check(active: Active, splits: Splits) -> None:
+    """Make everything that learns, before anything is trained: what is impossible says so."""
+    net = RECONSTRUCTORS["zero_filled"](splits["train"].n_coils, active.seed)
+    scans = processes(splits, **active.scan.model_dump(), reconstructor=net)
+    for name, config in active.policies.items():
+        if config.kind == STAGED:
+            staged_sampler(scans["train"], active.seed, **config.options())
+        elif config.kind in LEARNERS:
+            _learner(active, name, scans["train"])
+
+
+def _learner(active: Active, name: str, process: Process) -> Learner:
+    config = active.policies[name]
+    learner = LEARNERS[config.kind](process, active.seed, **config.options())
+    return learner.to(process.device)
+
+
+def _scan_of(process: Process) -> dict[str, Any]:
+    """What a policy was trained for."""
+    return {
+        "plane": list(process.data.shape),
+        "units": process.units.n,
+        "initial": int(process.initial.sum()),
+        "budget": process.budget,
+        "metric": process.metric,
+    }
+
+
+def _save(path: Path, process: Process, **state: Any) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(state | _scan_of(process), temporary)
+
+
+def _read(path: Path, process: Process, name: str) -> dict[str, Any]:
+    """A checkpoint of this very scan, or ``UserError``."""
+    valid = _scan_of(process)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        scan = {key: state[key] for key in valid}
+    except FileNotFoundError as error:
+        raise UserError(f"{name} is not trained: kscout acquire train does that") from error
+    except Exception as error:  # torch raises whatever its reader meets in a broken file
+        raise UserError(
+            f"{path} is no checkpoint of a policy: remove it and train again"
+        ) from error
+    for key, value in valid.items():
+        if scan[key] != value:
+            raise UserError(f"{path} was trained for {key} {scan[key]}: valid here is {value}")
+    return state
+
+
+def _load(module: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds another network: remove it and train again") from error
+
+
+def _with(process: Process, state: dict[str, Any], path: Path) -> Process:
+    """The same acquisition through the reconstructor of a checkpoint."""
+    net = deepcopy(process.reconstructor)
+    _load(net, state["reconstructor"], path)
+    return process.through(net)
