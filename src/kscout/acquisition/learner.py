@@ -37,7 +37,7 @@ class Learner(pl.LightningModule):
     process : of the training slices
     network : what is learned
     seed : of what is drawn
-    learning_rate : of Adam
+    learning_rate : of Adam at the start; it falls to nothing, as the values settle then
     reward : that is made large: the sum of all gains, or the area under the curve of scores
     """
 
@@ -61,6 +61,10 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network.parameters(), self.learning_rate)
+
+    def on_train_epoch_start(self) -> None:
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate * (1 - self.fraction_done)
 
     @property
     def policy(self) -> NetworkPolicy:
