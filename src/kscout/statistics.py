@@ -31,7 +31,7 @@ class Mean(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How far a method is ahead of a baseline, in dB: positive is better.
+    """How far a method is ahead of a baseline: positive is better.
 
     Attributes
     ----------
@@ -46,12 +46,18 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Other than "not distinguishable" if neither scans nor seeds leave a doubt of the sign."""
-        if self.low > 0 and min(self.by_seed) > 0:
+        """Other than "not distinguishable" if neither scans nor seeds leave a doubt of the sign.
+
+        That is, if 0 lies outside the interval over volumes, and outside that over seeds (of two
+        or more).
+        """
+        low, high = self.low, self.high
+        if len(self.by_seed) > 1:
+            seeds = interval(np.array(self.by_seed), range(len(self.by_seed)))
+            low, high = min(low, seeds[1]), max(high, seeds[2])
+        if low > 0:
             return "better"
-        if self.high < 0 and max(self.by_seed) < 0:
-            return "worse"
-        return "not distinguishable"
+        return "worse" if high < 0 else "not distinguishable"
 
 
 def interval(values: Floats, volumes: Sequence[int]) -> tuple[float, float, float]:
@@ -118,8 +124,12 @@ def difference_db(method: Floats, baseline: Floats, volumes: Sequence[int]) -> D
     method, baseline : positive errors, ``(seed, slice)``, the same slices in the same order
     volumes : the volume of each slice
     """
-    paired = 10 * np.log10(baseline / method)
-    return Difference(*interval(paired.mean(0), volumes), tuple(paired.mean(1).tolist()))
+    return paired(10 * np.log10(baseline / method), volumes)
+
+
+def paired(ahead: Floats, volumes: Sequence[int]) -> Difference:
+    """Of differences on the same slices, ``(seed, slice)``, positive where the method is better."""
+    return Difference(*interval(ahead.mean(0), volumes), tuple(ahead.mean(1).tolist()))
 
 
 def best_of(errors: Mapping[str, Floats], names: Sequence[str]) -> str:

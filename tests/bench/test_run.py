@@ -72,11 +72,11 @@ def test_the_numbers_are_those_of_the_records(found: Any, records: pd.DataFrame)
         assert row["means"]["nmse"]["seed_std"] == pytest.approx(spread)
     by_slice = test.pivot_table(index=["seed", "volume"], columns="method", values="nmse")
     paired = 10 * np.log10(by_slice["variable density"] / by_slice["learned"])
-    difference = compared["methods"]["learned"]["difference_db"]
+    difference = compared["methods"]["learned"]["difference"]
     assert difference["mean"] == pytest.approx(paired.mean())
     by_seed = paired.groupby("seed").mean()[[3, 0, 7]]
     assert difference["by_seed"] == pytest.approx(by_seed.tolist())
-    assert "difference_db" not in compared["methods"]["variable density"]
+    assert "difference" not in compared["methods"]["variable density"]
     assert compared["methods"]["learned"]["others"] == {}
 
 
@@ -134,8 +134,8 @@ def test_the_tables_and_the_page_say_what_the_results_say(done: Done, found: Any
     page = done.results.with_suffix(".html").read_text()
     row = found["results"]["stack"]["test"]["methods"]["learned"]
     verdict = row["verdict"]
-    cell = tables.decibels(row["difference_db"])
-    seeds = [f"{value:+.2f}" for value in sorted(row["difference_db"]["by_seed"])]
+    cell = tables.decibels(row["difference"])
+    seeds = [f"{value:+.2f}" for value in sorted(row["difference"]["by_seed"])]
     for text in (markdown, page):
         assert f"learned is {verdict} " in text
         assert cell.text in text
@@ -168,24 +168,35 @@ def test_the_work_of_every_method_is_told(done: Done, found: Any) -> None:
     assert explanations.work(found).rows[1][1].text == "1 to 3 gradient steps, closed form"
 
 
-def test_the_best_learned_mask_is_chosen_on_validation_data(found: Any) -> None:
+def test_the_summary_has_every_learned_mask(found: Any) -> None:
     found = deepcopy(found)
-    for method, error, ahead in (("one", 0.3, 0.5), ("two", 0.2, -0.5)):
-        found["methods"][method] = found["methods"]["learned"]
-        found["tuning"]["stack"][method] = {"validation": [9.0, error], "chosen": 1}
-        row = deepcopy(found["results"]["stack"]["test"]["methods"]["learned"])
-        row["difference_db"]["mean"] = ahead
-        found["results"]["stack"]["test"]["methods"][method] = row
-    found["tuning"]["stack"]["learned"] = {"validation": [0.4, 0.1], "chosen": 0}
-    (row,) = tables.in_short(found).rows
-    assert row[3].text == "two"
-    assert row[4].text == "-0.50"
-    found["tuning"]["stack"]["one"]["validation"] = [None, None]
-    shown = [row[3].text for row in tables.in_short(found).rows]  # nobody can say which is best
-    assert shown == ["learned", "one", "two"]
-    found["methods"] = {"one": found["methods"]["one"]}
-    (row,) = tables.in_short(found).rows
-    assert row[3].text == "one"
+    found["methods"]["two"] = found["methods"]["learned"]
+    row = deepcopy(found["results"]["stack"]["test"]["methods"]["learned"])
+    row["difference"]["mean"] = -0.5
+    found["results"]["stack"]["test"]["methods"]["two"] = row
+    assert [row[3].text for row in tables.in_short(found).rows] == ["learned", "two"]
+    assert tables.in_short(found).rows[1][4].text == "-0.50"
+    found["methods"] = {"variable density": found["methods"]["variable density"]}
+    assert [row[3].text for row in tables.in_short(found).rows] == ["-"]
+
+
+def test_other_metrics_are_paired_too(found: Any, records: pd.DataFrame) -> None:
+    row = found["results"]["stack"]["test"]["methods"]["learned"]["by_metric"]
+    test = records[records["split"] == "test"]
+    for metric in ("psnr", "ssim"):
+        by_slice = test.pivot_table(index=["seed", "volume"], columns="method", values=metric)
+        ahead = (by_slice["learned"] - by_slice["variable density"]).mean()
+        assert row[metric]["difference"]["mean"] == pytest.approx(ahead)
+        (section,) = tables.sections(found)
+        assert f"{ahead:+.{ {'psnr': 2, 'ssim': 4}[metric] }f} [" in section.sentences[1]
+
+
+def test_one_mask_under_two_names_is_told(found: Any) -> None:
+    assert found["same_masks"] == {"stack": []}
+    found = deepcopy(found)
+    found["same_masks"]["stack"] = [["learned", "variable density"]]
+    notes = next(tables.sections(found)).notes
+    assert "learned and variable density are one mask, at the first seed" in notes
 
 
 def test_seeds_that_gave_the_same_have_no_range() -> None:
@@ -214,7 +225,7 @@ def test_the_best_fixed_mask_is_that_of_the_tested_quantity(found: Any) -> None:
     others = compared["methods"]["learned"]["others"]
     assert list(others) == ["even"]
     db = 10 * np.log10(4 / 3) / 3
-    assert others["even"]["difference_db"]["mean"] == pytest.approx(db)
+    assert others["even"]["difference"]["mean"] == pytest.approx(db)
     assert f"beside the other fixed masks, in dB: even {db:+.2f} [" in section.sentences[-1]
     assert section.notes[0].startswith("scored on 3 scans: ")
     assert section.notes[1].startswith(
@@ -240,7 +251,7 @@ def test_headings_stay_whole_in_a_narrow_terminal(found: Any, tmp_path: Path) ->
     methods = found["results"]["stack"]["test"]["methods"]
     draws = {"error_db": [-10.0, -10.2, -10.1], "bound_db": [-12.0, -12.1, -12.2]}
     found["certificate"] = {"stack": {"test": dict.fromkeys(methods, draws)}}
-    methods["learned"]["difference_db"] |= {"mean": -11.0, "low": -12.34, "high": -10.01}
+    methods["learned"]["difference"] |= {"mean": -11.0, "low": -12.34, "high": -10.01}
     methods["learned"]["verdict"] = "not distinguishable"
     (tmp_path / "x.json").write_text(json.dumps(found))
     printed = StringIO()
@@ -257,7 +268,7 @@ def test_the_summary_is_one_row_for_each_reconstructor(done: Done, found: Any, c
     lines = ended.out.strip().splitlines()
     assert len(lines) == 4
     assert lines[2] == lines[3]
-    difference = found["results"]["stack"]["test"]["methods"]["learned"]["difference_db"]
+    difference = found["results"]["stack"]["test"]["methods"]["learned"]["difference"]
     assert f"| {difference['mean']:+.2f} [" in lines[2]
     assert lines[2].startswith("| tiny suite | stack | test | variable density | learned |")
 
@@ -327,7 +338,7 @@ def test_it_grows_by_a_reconstructor_with_a_bound_and_a_staged_method(
     rows = {row[0].text: [cell.text for cell in row[n_shared:]] for row in bounded.grid.rows}
     assert rows["staged"] == ["-", "-"]
     assert bounded.notes[-1].startswith("dB to bound is told without staged: every slice has")
-    row = tables.in_short(found).rows[1]
+    row = next(row for row in tables.in_short(found).rows if row[-1].text != "-")
     for text in (ended.results.with_suffix(suffix).read_text() for suffix in (".md", ".html")):
         for gap in gaps.values():
             assert f"± {gap.std(ddof=1):.2f}" in text

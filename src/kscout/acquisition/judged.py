@@ -7,7 +7,7 @@ import numpy as np
 
 from kscout.acquisition.process import Process
 from kscout.acquisition.rollout import Rollout
-from kscout.statistics import Difference, Floats, difference_db, interval
+from kscout.statistics import Floats, difference_db, interval, paired
 
 Document = dict[str, Any]
 
@@ -67,8 +67,7 @@ def _difference(own: Floats, other: Floats, sign: int, volumes: Sequence[int]) -
     if sign < 0:
         found = difference_db(own[None], other[None], volumes)
     else:
-        mean, low, high = interval(own - other, volumes)
-        found = Difference(mean, low, high, (mean,))
+        found = paired((own - other)[None], volumes)
     return {"mean": found.mean, "low": found.low, "high": found.high, "verdict": found.verdict}
 
 

@@ -67,7 +67,6 @@ def facts(found: Document) -> list[tuple[str, str]]:
 
 def how_to_read(found: Document) -> list[tuple[str, str]]:
     """Terms of the tables, each with what it means."""
-    n_others = len(found["methods"]) - 1
     terms = [
         (
             "95 % interval",
@@ -93,15 +92,11 @@ def how_to_read(found: Document) -> list[tuple[str, str]]:
             "and biases 'worse' towards worse.",
         ),
         (
-            "best learned mask",
-            "The learned mask of the lowest validation error at the first seed: the test data had "
-            "no say. All of them where there are no validation data.",
-        ),
-        (
             "verdict",
-            "Better or worse where the whole interval is on one side of 0 and every seed alone is "
-            f"on that side; else not distinguishable. Each of the {n_others} comparisons stands "
-            "for itself: the intervals are not widened for their number.",
+            "Better or worse where 0 lies outside the interval over scans, and outside Student's t "
+            "interval of the seeds' differences; else, and with one scan, not distinguishable. "
+            f"Each of the {_n_verdicts(found)} comparisons stands for itself: no interval is wider "
+            "for their number.",
         ),
         (
             "s.d. over seeds",
@@ -110,6 +105,17 @@ def how_to_read(found: Document) -> list[tuple[str, str]]:
         ),
     ]
     return [*terms, *BOUND_TERMS] if found["certificate"] else terms
+
+
+def _n_verdicts(found: Document) -> int:
+    rows = [
+        row
+        for splits in found["results"].values()
+        for compared in splits.values()
+        for row in compared["methods"].values()
+    ]
+    others = sum(len(row.get("others", ())) + len(row.get("by_metric", ())) for row in rows)
+    return sum("verdict" in row for row in rows) + others
 
 
 def tuning(found: Document) -> Grid:

@@ -25,7 +25,7 @@ def forest(compared: Document) -> "Figure | None":
     ----------
     compared : one reconstructor on one test condition
     """
-    rows = {m: row for m, row in compared["methods"].items() if "difference_db" in row}
+    rows = {m: row for m, row in compared["methods"].items() if "difference" in row}
     if not rows:
         return None
     labels = [wrap(method, LEFT - 20) for method in rows]
@@ -35,7 +35,7 @@ def forest(compared: Document) -> "Figure | None":
     axes.axvline(0, color="#1c2530", linewidth=1)
     farthest = 0.1
     for i, row in enumerate(rows.values()):
-        difference = row["difference_db"]
+        difference = row["difference"]
         color = LEARNED if row["learned"] else FIXED
         seeds = difference["by_seed"]
         ends = [difference["low"], difference["high"]]

@@ -18,11 +18,21 @@ from kscout.data import Splits
 from kscout.evaluation import METRICS, Record
 from kscout.experiment.config import SEARCHES
 from kscout.report.table import FEW_SCANS
-from kscout.statistics import Floats, best_of, difference_db, mean_over_slices
+from kscout.statistics import (
+    Difference,
+    Floats,
+    best_of,
+    difference_db,
+    mean_over_slices,
+    paired,
+)
 from kscout.sweep.folder import epochs_done
 
 Document = dict[str, Any]
 Runs = Sequence[BenchRun]
+
+BESIDE = ("psnr", "ssim")
+"""Metrics shown beside the suite's own; more is better."""
 
 SCHEMA = 3
 """Of the document: another number where what it holds means something else."""
@@ -81,6 +91,7 @@ def document(suite: Suite, evidence: Evidence, command: str) -> Document:
         "audit": [finding._asdict() for finding in evidence.findings],
         "tuning": _tuning(suite, evidence),
         "results": _results(suite, evidence),
+        "same_masks": _same_masks(evidence),
         "swapped": {"n_slices": min(MOST_SLICES, len(test)), "mean": evidence.swapped},
         "certificate": evidence.bounds,
         "work": _of_each(tested, lambda runs: _work(runs, n_train)),
@@ -184,6 +195,15 @@ def _results(suite: Suite, evidence: Evidence) -> Document:
     return results
 
 
+def _same_masks(evidence: Evidence) -> Document:
+    """Of every reconstruction, groups of methods with one mask at the first seed."""
+    groups: dict[str, dict[bytes, list[str]]] = {}
+    for run in evidence.first:
+        masks = groups.setdefault(run.reconstruction, {})
+        masks.setdefault(run.folder.mask().numpy().tobytes(), []).append(run.method)
+    return {name: [g for g in masks.values() if len(g) > 1] for name, masks in groups.items()}
+
+
 def compared(
     suite: Suite, records: Mapping[str, Sequence[Sequence[Record]]], split: str
 ) -> Document:
@@ -197,7 +217,7 @@ def compared(
     Returns
     -------
     counts of slices and scans, the best fixed mask, and a row for every method: its difference to
-    the best fixed mask and, if learned, to every other one
+    the best fixed mask and, if learned, to every other one; and to the best in other metrics
     """
     sorted_ = {
         method: [_of_split(part, split) for part in seeds] for method, seeds in records.items()
@@ -219,6 +239,11 @@ def compared(
         if method != best:
             row |= _difference(errors[method], errors[best], volumes)
         if method not in fixed:
+            row["by_metric"] = {
+                metric: _told(paired(values - scores[best][metric], volumes), volumes)
+                for metric, values in scores[method].items()
+                if metric in BESIDE
+            }
             row["others"] = {
                 other: _difference(errors[method], errors[other], volumes)
                 for other in fixed
@@ -236,9 +261,14 @@ def compared(
 
 
 def _difference(method: Floats, baseline: Floats, volumes: Sequence[int]) -> Document:
-    found = difference_db(method, baseline, volumes)
+    return _told(difference_db(method, baseline, volumes), volumes)
+
+
+def _told(found: Difference, volumes: Sequence[int]) -> Document:
     numbers = {**found._asdict(), "by_seed": list(found.by_seed)}
-    return {"difference_db": numbers, "verdict": found.verdict}
+    is_one_scan = len(set(volumes)) == 1  # of which the slices say nothing of others
+    verdict = "not distinguishable" if is_one_scan else found.verdict
+    return {"difference": numbers, "verdict": verdict}
 
 
 def _of_split(records: Sequence[Record], split: str) -> list[Record]:

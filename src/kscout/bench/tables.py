@@ -14,13 +14,12 @@ from rich.text import Text
 
 from kscout.bench import explanations
 from kscout.bench.explanations import COLUMN, left_out
-from kscout.bench.results import SCHEMA, Document
+from kscout.bench.results import BESIDE, SCHEMA, Document
 from kscout.errors import UserError
 from kscout.report.grid import Grid, Heading, to_markdown
 from kscout.report.table import Cell, plural
 
-BESIDE = ("psnr", "ssim")
-"""Metrics shown beside the suite's own."""
+DIGITS = {"psnr": 2, "ssim": 4}
 
 LEFT_OUT = ("kind", "s.d. over seeds", "by seed", COLUMN["ssim"].title, "expected NMSE")
 NO_INTERVAL = (COLUMN["psnr"].title,)
@@ -98,8 +97,8 @@ def _grid(found: Document, name: str, split: str) -> Grid:
                 Cell(_kind(row)),
                 measure.write(own),
                 Cell(_seed_spread(own["seed_std"])),
-                decibels(row.get("difference_db")),
-                by_seed(row.get("difference_db")),
+                decibels(row.get("difference")),
+                by_seed(row.get("difference")),
                 Cell(row.get("verdict", "best fixed mask")),
                 *(COLUMN[key].write(means[key]) if key in means else Cell("-") for key in BESIDE),
                 *([_expected(draws, method), _gap(draws, method)] if draws else []),
@@ -135,8 +134,13 @@ def decibels(difference: Document | None) -> Cell:
     """``+0.52`` with its interval; of the baseline itself, nothing."""
     if difference is None:
         return Cell("-")
-    low, high = (f"{difference[key]:+.2f}" for key in ("low", "high"))
-    return Cell(f"{difference['mean']:+.2f}", f"[{low}, {high}]")
+    mean, interval = _signed(difference, 2).split(" ", 1)
+    return Cell(mean, interval)
+
+
+def _signed(difference: Document, digits: int) -> str:
+    mean, low, high = (f"{difference[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def by_seed(difference: Document | None) -> Cell:
@@ -152,7 +156,7 @@ def _sentences(compared: Document) -> Iterator[str]:
     others = {name: row for name, row in rows.items() if name != best}
     learned = {name: row for name, row in others.items() if row["learned"]}
     for name, row in (learned or others).items():
-        difference = row["difference_db"]
+        difference = row["difference"]
         cell = decibels(difference)
         agreeing = sum(value > 0 for value in difference["by_seed"])
         seeds = f"ahead in {agreeing} of {plural(len(difference['by_seed']), 'seed')}"
@@ -163,9 +167,16 @@ def _sentences(compared: Document) -> Iterator[str]:
             f"{name} is {row['verdict']} {joint} {best}, the best fixed mask: {cell.text} dB "
             f"{cell.interval}, {seeds}."
         )
+        if "by_metric" in row:
+            told = (
+                f"{COLUMN[metric].title} {_signed(found['difference'], DIGITS[metric])} "
+                f"({found['verdict']})"
+                for metric, found in row["by_metric"].items()
+            )
+            yield f"{name} by other metrics: {', '.join(told)}."
         if row.get("others"):
             told = (
-                f"{other} {' '.join(decibels(found['difference_db'])[:2])} ({found['verdict']})"
+                f"{other} {' '.join(decibels(found['difference'])[:2])} ({found['verdict']})"
                 for other, found in row["others"].items()
             )
             yield f"{name} beside the other fixed masks, in dB: {', '.join(told)}."
@@ -189,13 +200,15 @@ def _notes(found: Document, name: str, split: str) -> Iterator[str]:
             "what is trained here lowers the error in k-space, of all coils; scored are magnitude "
             "images"
         )
+    for group in found["same_masks"].get(name, []):
+        yield f"{' and '.join(group)} are one mask, at the first seed"
     if draws and (absent := left_out(found, draws)):
         yield f"dB to bound is told {absent}"
 
 
 def _ahead(row: Document) -> float:
     """In dB, of the best fixed mask."""
-    ahead: float = row["difference_db"]["mean"] if "difference_db" in row else 0.0
+    ahead: float = row["difference"]["mean"] if "difference" in row else 0.0
     return ahead
 
 
@@ -306,7 +319,7 @@ SUMMARY = (
     Heading("reconstructor", True),
     Heading("tested on", True),
     Heading("best fixed mask", True),
-    Heading("best learned mask", True),
+    Heading("learned mask", True),
     Heading("dB ahead"),
     Heading("by seed"),
     Heading("verdict", True),
@@ -331,32 +344,20 @@ def in_short(found: Document) -> Grid:
 
 
 def _summary_rows(found: Document) -> Iterator[list[Cell]]:
+    learned = [method for method, entry in found["methods"].items() if entry["learned"]]
     for name, splits in found["results"].items():
-        for (split, compared), learned in product(splits.items(), _best_learned(found, name)):
+        for (split, compared), method in product(splits.items(), learned or ["-"]):
             fixed, draws = compared["best_fixed"], _draws(found, name, split)
-            row = compared["methods"].get(learned, {})
-            gaps = [_gap(draws, method) for method in (fixed, learned)] if draws else [Cell("-")]
+            row = compared["methods"].get(method, {})
+            gaps = [_gap(draws, m) for m in (fixed, method)] if draws else [Cell("-")]
             yield [
                 Cell(found["suite"]),
                 Cell(name),
                 Cell(split),
                 Cell(fixed),
-                Cell(learned),
-                decibels(row.get("difference_db")),
-                by_seed(row.get("difference_db")),
+                Cell(method),
+                decibels(row.get("difference")),
+                by_seed(row.get("difference")),
                 Cell(row.get("verdict", "-")),
                 Cell(", ".join(f"{gap.text} {gap.interval}".strip() for gap in gaps)),
             ]
-
-
-def _best_learned(found: Document, name: str) -> list[str]:
-    """That of the lowest validation error, as the test data have no say; the first of equals.
-
-    All of them where there are no validation data to choose by; "-" where nothing is learned.
-    """
-    learned = [method for method, entry in found["methods"].items() if entry["learned"]]
-    tried = found["tuning"][name]
-    errors = {m: tried[m]["validation"][tried[m]["chosen"]] for m in learned}
-    if None in errors.values():
-        return learned
-    return [min(learned, key=errors.__getitem__)] if learned else ["-"]

@@ -19,10 +19,10 @@ all the same (:func:`relax`).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from kscout.data.slices import KspaceSet
@@ -39,7 +39,8 @@ from kscout.physics.gaussian import GaussianScan
 from kscout.recon import Reconstructor
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE, AcsSize, GaussianSense
 from kscout.sampling.budget import Budget, line_budget, take_highest
-from kscout.sampling.learned import can_be_lines, fixed_mask
+from kscout.sampling.fixed import FIXED_MASKS
+from kscout.sampling.learned import MaskOptions, can_be_lines, fixed_mask, known_mask
 from kscout.sampling.rounding import diffuse, spend
 
 _CHUNK = 8
@@ -57,14 +58,14 @@ N_CERTIFIED = 100
 MOST_WEIGHTS = 2**18
 """Numbers in the dense matrix of a slice, above which the trace is sampled."""
 
-Start = Literal[
-    "relaxed",
-    "caipirinha",
-    "variable_density",
-    "poisson_disc",
-    "spread_density",
-    "uniform_lines",
-]
+
+def _known_start(start: str | MaskOptions) -> str | MaskOptions:
+    if start != "relaxed":
+        known_mask({"kind": start} if isinstance(start, str) else start)
+    return start
+
+
+Start = Annotated[str | MaskOptions, AfterValidator(_known_start)]
 
 
 @dataclass(frozen=True)
@@ -243,13 +244,15 @@ def expected_error(
     return ExactError(scan) if is_small else ExpectedError(scan, seed, n_iterations)
 
 
-def measured_error(data: KspaceSet, n_slices: int, seed: int, acs_size: int) -> MeasuredError:
+def measured_error(
+    data: KspaceSet, n_slices: int, seed: int, acs_size: int, n_iterations: int = N_ITERATIONS
+) -> MeasuredError:
     """What the linear reconstruction really misses of slices drawn from a set."""
     net = linear_reconstruction(data, seed, acs_size)
     slices = drawn(data, n_slices, seed)
     scan = net.scan(slices.kspace)
     image = (scan.maps.conj() * kspace_to_image(slices.target)).sum(1)
-    return MeasuredError(scan, slices.kspace, image, seed)
+    return MeasuredError(scan, slices.kspace, image, seed, n_iterations)
 
 
 def certify(
@@ -311,7 +314,7 @@ def optimal_design(
     ] = "expected",
     init: Annotated[
         Start,
-        Field(description="the rounded relaxed mask, or a fixed one, to begin exchanges from"),
+        Field(description="relaxed, rounded; or a fixed mask, to begin exchanges from"),
     ] = "relaxed",
     lines: Annotated[bool, Field(description="acquire whole columns")] = False,
     acs_size: AcsSize = DEFAULT_ACS_SIZE,
@@ -330,7 +333,8 @@ def optimal_design(
     budget : what the mask spends
     seed : of the slices, the random images and the exchanges
     train : slices that coils, noise and prior are taken from
-    val, net, fit : unused: the design is that of the best linear reconstruction
+    net : if it is the linear reconstruction, measured errors are of as many iterations
+    val, fit : unused
 
     Returns
     -------
@@ -341,7 +345,8 @@ def optimal_design(
     expected = expected_error(train, n_slices, seed, acs_size)
     judge = expected
     if error == "measured":
-        judge = measured_error(train, n_slices, seed, acs_size)
+        n_iterations = net.n_iterations if isinstance(net, GaussianSense) else N_ITERATIONS
+        judge = measured_error(train, n_slices, seed, acs_size, n_iterations)
     units = line_budget(budget) if lines else budget
     if init == "relaxed":
         mask = diffuse(relax(_of_units(expected, budget, lines), units, n_steps, advance)[0], units)
@@ -355,9 +360,10 @@ def optimal_design(
 
 def _refuse_points(init: Start) -> None:
     """``UserError`` for a start that has no whole columns."""
-    valid = [name for name in get_args(Start) if name == "relaxed" or can_be_lines(name)]
-    if init not in valid:
+    kind = init["kind"] if isinstance(init, dict) else init
+    valid = ["relaxed", *(name for name in FIXED_MASKS if can_be_lines(name))]
+    if kind not in valid:
         raise UserError(
-            f"optimal_design: init '{init}' has no whole columns to begin from: valid with lines "
+            f"optimal_design: init '{kind}' has no whole columns to begin from: valid with lines "
             f"is {', '.join(valid)}"
         )

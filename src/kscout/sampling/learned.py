@@ -2,10 +2,10 @@
 
 from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, TypeAdapter
 from torch import Tensor, nn
 
 from kscout.errors import UserError
@@ -20,8 +20,28 @@ from kscout.sampling.budget import (
 from kscout.sampling.fixed import FIXED_MASKS, from_file
 from kscout.sampling.tiles import check_tile, repeat_tile
 
+MaskOptions = dict[str, Any]
 
-def _known_init(init: str) -> str:
+
+def known_mask(mask: MaskOptions) -> MaskOptions:
+    """``{kind: ..., option: ...}`` of a fixed mask, or ``ValueError``."""
+    names = [name for name in FIXED_MASKS if name != "file"]
+    if mask.get("kind") not in names:
+        raise ValueError(f"valid as its kind is {', '.join(names)}")
+    make = FIXED_MASKS[mask["kind"]]
+    hints = get_type_hints(make, include_extras=True)
+    options = [p.name for p in signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name, value in mask.items():
+        if name not in ("kind", *options):
+            raise ValueError(f"'{name}' is no option of {mask['kind']}: valid is {options}")
+        if name != "kind":
+            TypeAdapter(hints[name]).validate_python(value)
+    return mask
+
+
+def _known_init(init: str | MaskOptions) -> str | MaskOptions:
+    if isinstance(init, dict):
+        return known_mask(init)
     names = ["flat", "density", *(name for name in FIXED_MASKS if name != "file")]
     if init not in names and not init.endswith(".npy"):
         raise ValueError(f"valid is {', '.join(names)}, or the path of a .npy mask")
@@ -29,7 +49,7 @@ def _known_init(init: str) -> str:
 
 
 Init = Annotated[
-    str,
+    str | MaskOptions,
     AfterValidator(_known_init),
     Field(description="initial mask; a fixed one needs mask_learning_rate x steps >= 6 to move"),
 ]
@@ -49,10 +69,11 @@ class LearnedSampler(Sampler):
     ----------
     budget : what every mask spends
     seed : of the initial mask, and of the small differences between equal initial scores
-    init : initial probabilities: ``flat``, ``density`` (falling from DC), the name of a fixed mask,
-        or a file with a mask (.npy). The scores of a mask lie 1.1 from the threshold, and Adam
-        moves them by half of learning rate times steps at most, as the rate falls to zero: below
-        2.2 of these no point changes, and 6 or more give them room
+    init : initial probabilities: ``flat``, ``density`` (falling from DC), the name of a fixed mask
+        or ``{kind: name, option: value}`` of one, or a file with a mask (.npy). The scores of a
+        mask lie 1.1 from the threshold, and Adam moves them by half of learning rate times steps
+        at most, as the rate falls to zero: below 2.2 of these no point changes, and 6 or more give
+        them room
     noise : standard deviation on :math:`p` at the first step
 
     Attributes
@@ -223,21 +244,26 @@ def can_be_lines(kind: str) -> bool:
     return kind == "uniform_lines" or "lines" in signature(FIXED_MASKS[kind]).parameters
 
 
-def fixed_mask(kind: str, budget: Budget, seed: int, *, lines: bool = False) -> Tensor:
-    """A fixed mask with its own defaults, bool ``(ky, kx)``; ``lines`` where it has that option."""
-    make = FIXED_MASKS[kind]
+def fixed_mask(
+    mask: str | MaskOptions, budget: Budget, seed: int, *, lines: bool = False
+) -> Tensor:
+    """A fixed mask by name or with options, bool ``(ky, kx)``; ``lines`` where it has that."""
+    options = {"kind": mask} if isinstance(mask, str) else dict(mask)
+    make = FIXED_MASKS[options.pop("kind")]
     whole = {"lines": True} if lines and "lines" in signature(make).parameters else {}
-    return make(budget, seed, **whole)
+    return make(budget, seed, **whole | options)
 
 
-def initial_probability(init: str, budget: Budget, seed: int, *, lines: bool = False) -> Tensor:
+def initial_probability(
+    init: str | MaskOptions, budget: Budget, seed: int, *, lines: bool = False
+) -> Tensor:
     """What ``init`` names, float ``(ky, kx)`` in [0, 1]; of whole columns, where that can be."""
     if init == "flat":
         return torch.full(budget.shape, 0.5)
     if init == "density":
         radius = squared_radius(budget.shape).sqrt() / 2**0.5
         return (1 - radius).clamp_min(0).pow(3).float()
-    if init in FIXED_MASKS and init != "file":
+    if isinstance(init, dict) or (init in FIXED_MASKS and init != "file"):
         # The columns of a mask of points average to a density, whose highest are the central ones.
         return fixed_mask(init, budget, seed, lines=lines).float()
     return from_file(budget, seed, path=Path(init)).float()
