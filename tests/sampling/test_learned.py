@@ -19,7 +19,7 @@ from kscout.sampling import (
     LearnedSampler,
     build_sampler,
 )
-from kscout.sampling.learned import GlobalSampler, LineSampler, TileSampler
+from kscout.sampling.learned import GlobalSampler, LineSampler, TileSampler, known_mask
 
 KINDS = sorted(LEARNED_SAMPLERS)
 INITS = ["flat", "density", *sorted(FIXED_MASKS.keys() - {"file"})]
@@ -119,6 +119,34 @@ def test_the_final_mask_has_no_noise(kind: str) -> None:
     sampler, quiet = learned(kind, budget, noise=5.0), learned(kind, budget, noise=0.0)
     assert torch.equal(sampler.mask(), quiet.mask())
     assert torch.equal(sampler(None).bool(), quiet.mask())
+
+
+def test_a_start_may_have_options() -> None:
+    budget = Budget.of((13, 30), n_samples=97, acs="square", acs_size=3)
+    init = {"kind": "spread_density", "power": 1.5}
+    mask = learned("global", budget, seed=3, init=init).mask()
+    assert torch.equal(mask, FIXED_MASKS["spread_density"](budget, 3, power=1.5))
+    assert not torch.equal(mask, FIXED_MASKS["spread_density"](budget, 3))
+    lines = Budget.of((13, 30), n_lines=8)
+    found = learned("lines", lines, init=init).mask()
+    assert torch.equal(found, FIXED_MASKS["spread_density"](lines, 0, power=1.5, lines=True))
+
+
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        ({"kind": "file"}, "valid as its kind is caipirinha"),
+        ({"power": 1}, "valid as its kind is caipirinha"),
+        (
+            {"kind": "spread_density", "slope": 1},
+            "'slope' is no option of spread_density",
+        ),
+        ({"kind": "spread_density", "power": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_start_with_impossible_options_is_refused(init: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        known_mask(init)
 
 
 @pytest.mark.parametrize("init", INITS)
