@@ -15,6 +15,7 @@ from kscout.acquisition.policies import choose
 from kscout.acquisition.process import Process, State
 from kscout.acquisition.rollout import roll_out_slices
 from kscout.errors import UserError
+from kscout.learning.batches import step_generator
 from kscout.learning.descent import descend
 from kscout.learning.distribute import ShouldStop
 from kscout.learning.history import History
@@ -114,9 +115,8 @@ class Learner(pl.LightningModule):
         return self.current_epoch / (self.trainer.max_epochs or 1)
 
     def _generator(self, batch_idx: int) -> torch.Generator:
-        """One per batch, not one that runs on: a resumed run draws what it would have drawn."""
         n_before = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        return torch.Generator().manual_seed((self.seed << 32) + n_before)
+        return step_generator(self.seed, n_before)
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:

@@ -44,6 +44,16 @@ class _Slices(Dataset[Batch]):
         return Batch(part.kspace, part.target, weight=float(len(share) > 0), n_slices=len(index))
 
 
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator for one step of a training, on the CPU.
+
+    One per step, not one that runs on: a resumed run draws what it would have drawn. PyTorch's CPU
+    generator looks at 32 bits of its seed, so the streams of the seeds are spread over these, a
+    golden section apart.
+    """
+    return torch.Generator().manual_seed((2654435761 * seed + step) % 2**32)
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.learning.batches import Batch, loader
+from kscout.learning.batches import Batch, loader, step_generator
 from kscout.learning.descent import descend
 from kscout.learning.distribute import (
     ShouldStop,
@@ -130,8 +130,7 @@ class JointModule(pl.LightningModule):
         self._log("val_loss", sum_over_processes(torch.stack(losses).sum()), batch)
 
     def _generator(self) -> torch.Generator:
-        """One per step, not one that runs on: a resumed run draws what it would have drawn."""
-        return torch.Generator().manual_seed((self.seed << 32) + self.global_step)
+        return step_generator(self.seed, self.global_step)
 
     def _backward(self, batch: Batch, mask: Tensor) -> Tensor:
         """Gradients of the loss of the whole batch; returns the loss."""
