@@ -112,8 +112,11 @@ def test_the_oldest_are_forgotten_and_drawing_goes_on_where_it_was() -> None:
     assert set(memory.draw(300, torch.device("cpu")).slices.tolist()) == set(range(20, 30))
     other = Memory(10, 21, 99)
     other.load_state_dict(memory.state_dict())
-    one, two = (m.draw(50, torch.device("cpu")).slices for m in (memory, other))
-    assert torch.equal(one, two)
+    for _ in range(4):  # goes on to be alike, where the oldest are overwritten too
+        one, two = (m.draw(50, torch.device("cpu")).slices for m in (memory, other))
+        assert torch.equal(one, two)
+        for kept in (memory, other):
+            kept.add(transitions(3, 21, 4))
 
 
 def test_twenty_thousand_transitions_of_a_large_matrix_fit_into_a_gigabyte() -> None:
@@ -173,15 +176,55 @@ def test_exploring_takes_free_units_only_and_as_often_as_told() -> None:
         assert abs(float(differs) - chance * 7 / 8) < 0.08
 
 
-def test_the_credit_of_all_tries_of_a_slice_adds_up_to_nothing() -> None:
+def test_an_action_is_credited_above_the_mean_of_the_other_tries_of_its_slice() -> None:
     learner = PolicyGradient(process(), 0, n_tries=4)
-    credit = learner._above_the_others(torch.rand(4 * 6)).reshape(4, 6)
-    torch.testing.assert_close(credit.sum(0), torch.zeros(6), atol=1e-6, rtol=0)
+    index = torch.arange(6).repeat(4)  # as slices are laid out while they are acquired
+    value = torch.rand(24)
+    credit = learner._above_the_others(value)
+    for i in range(24):
+        others = [value[j] for j in range(24) if j != i and index[j] == index[i]]
+        assert len(others) == 3
+        torch.testing.assert_close(credit[i], value[i] - sum(others) / 3)
 
 
-def test_a_loss_that_is_not_finite_is_told(tmp_path: Path) -> None:
-    learner = Ddqn(process(), 0, learning_rate=9.9)
+def test_the_target_of_double_q_learning_by_hand() -> None:
+    """The network says which unit is next, its copy what that is worth; nothing after the last."""
+    scan = process(n=6)
+    learner = Ddqn(scan, 0, gamma=0.7)
+    target = UnitNetwork(scan.units, 1)
+    others = {f"module.0.module.{name}": w for name, w in target.state_dict().items()}
+    for name, weights in learner.dqn.target_value_network_params.flatten_keys(".").items():
+        if name in others:  # elsewhere are the units, which both know
+            weights.data.copy_(others.pop(name))
+    assert not others
+    state = scan.start(torch.arange(6))
+    action = torch.tensor([0, 1, 2, 5, 6, 7])
+    new, _ = scan.step(state, action)
+    before, after = learner.network.see(state), learner.network.see(new)
+    is_last = torch.tensor([False, True] * 3)
+    reward = torch.linspace(-1, 1, 6)
+    with torch.no_grad():
+        own = learner.network(*before).gather(1, action[:, None])[:, 0]
+        best = learner.network(*after).masked_fill(new.acquired, -torch.inf).argmax(1)
+        later = target(*after).gather(1, best[:, None])[:, 0]
+    expected = torch.nn.functional.smooth_l1_loss(own, reward + 0.7 * later * ~is_last)
+    kept = Transitions(torch.arange(6), before, action, reward, after, is_last)
+    torch.testing.assert_close(learner.loss(kept).detach(), expected)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_loss_that_is_not_finite_is_told(kind: str, tmp_path: Path) -> None:
+    learner = MAKE[kind](process())
     with torch.no_grad():
         next(learner.network.parameters()).fill_(torch.inf)
-    with pytest.raises(UserError, match="not finite in epoch 0: use a lower learning rate"):
+    with pytest.raises(UserError, match=r"not finite.*: use a lower learning rate"):
         fit(learner, None, tmp_path, epochs=1, progress=False)
+
+
+def test_two_seeds_do_not_draw_the_same(tmp_path: Path) -> None:
+    taken = []
+    for seed in (0, 1):
+        learner = Ddqn(process(), seed, n_drawn=8)
+        fit(learner, None, tmp_path / str(seed), epochs=1, batch_size=48, progress=False)
+        taken.append(learner.memory.buffer[:]["action"])
+    assert not torch.equal(*taken)

@@ -87,7 +87,13 @@ class Ddqn(Learner):
         return torch.stack(losses).mean(), torch.stack(gained).sum(0).mean()
 
     def _improve(self) -> Tensor:
-        batch = self.memory.draw(self.n_drawn, self.process.device)
+        loss = self.loss(self.memory.draw(self.n_drawn, self.process.device))
+        self.step(loss)
+        self.updater.step()
+        return loss.detach()
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """Of what the network says an action is worth, against its reward and what follows."""
         ended = batch.is_last[:, None]
         after = {**_fields(batch.after), "reward": batch.reward[:, None]}
         after |= {"done": ended, "terminated": ended}
@@ -100,9 +106,7 @@ class Ddqn(Learner):
             batch_size=len(ended),
         )
         loss: Tensor = self.dqn(drawn)["loss"]
-        self.step(loss)
-        self.updater.step()
-        return loss.detach()
+        return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["memory"] = self.memory.state_dict()

@@ -1,6 +1,7 @@
 """Acquisition as gymnasium environments: one slice at a time, or a batch of them on tensors."""
 
-from typing import Any, Literal
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -99,6 +100,10 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
     ) -> None:
         if num_envs < 1:
             raise UserError(f"num_envs {num_envs} is impossible: valid is 1 or more")
+        if reward not in get_args(Reward):
+            raise UserError(
+                f"reward '{reward}' is not known: valid is {', '.join(get_args(Reward))}"
+            )
         self.processes, self.num_envs, self.reward = processes, num_envs, reward
         self.orders = {
             name: _Order(len(process.data), name == "train") for name, process in processes.items()
@@ -136,12 +141,20 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
     def reset(
         self, *, seed: Any = None, options: Info | None = None
     ) -> tuple[dict[str, Tensor], Info]:
-        """Begin the next slices; with a seed, those that it says."""
+        """Begin the next slices; with a seed, those that it says.
+
+        ``options={"split": name}`` goes over to another split first.
+        """
+        options = options or {}
+        if set(options) - {"split"}:
+            raise UserError(f"options {sorted(options)} are not known: valid is split")
+        if "split" in options:
+            self.use(options["split"])
         if seed is not None:
-            if not isinstance(seed, int):
-                raise UserError("seed is a list: valid is one number, which the batch is drawn by")
+            if not isinstance(seed, Integral):
+                raise UserError(f"seed {seed} is no number: valid is one for the whole batch")
             for order in self.orders.values():
-                order.seed(seed)
+                order.seed(int(seed))
         self._state = self.process.start(self.orders[self.split].next(self.num_envs))
         return self._observed()
 
@@ -151,7 +164,7 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
         done = self.process.is_done(state)
         if self.reward == "final":
             reward = self.process.sign * state.score if done else torch.zeros_like(reward)
-        ended = torch.full((self.num_envs,), done)
+        ended = torch.full((self.num_envs,), done, device=reward.device)
         observation, info = self._observed()
         return observation, reward, ended, torch.zeros_like(ended), info
 
@@ -203,9 +216,7 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         self, *, seed: int | None = None, options: Info | None = None
     ) -> tuple[dict[str, NDArray[Any]], Info]:
         super().reset(seed=seed)
-        if options and "split" in options:
-            self.batch.use(options["split"])
-        return self._numpy(*self.batch.reset(seed=seed))
+        return self._numpy(*self.batch.reset(seed=seed, options=options))
 
     def step(self, action: np.int64) -> tuple[dict[str, NDArray[Any]], float, bool, bool, Info]:
         seen, reward, ended, _, info = self.batch.step(torch.as_tensor([int(action)]))

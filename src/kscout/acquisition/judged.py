@@ -1,13 +1,13 @@
 """What roll-outs say of policies: curves, areas, and paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kscout.acquisition.process import Process
 from kscout.acquisition.rollout import Rollout
-from kscout.statistics import Floats, difference_db, interval, paired
+from kscout.statistics import Floats, best_of, difference_db, interval, paired
 
 Document = dict[str, Any]
 
@@ -17,14 +17,17 @@ def judged(
     process: Process,
     orders: Sequence[Sequence[str]],
     references: Sequence[str],
+    has_own_reconstructor: Callable[[str], bool] = lambda name: False,
 ) -> Document:
     """All policies on one split, the best area first.
 
     Parameters
     ----------
     rollouts : of every policy, on all slices of ``process``
-    orders : groups of policies that do not look at the slice and draw nothing
+    orders : policies that do not look at the slice and draw nothing: those through the common
+        reconstructor, and those through one that was trained with their masks
     references : policies that all others are compared with, besides the best of each group
+    has_own_reconstructor : of a policy, which is then compared with the second group's best
 
     Returns
     -------
@@ -34,8 +37,8 @@ def judged(
     volumes = process.data.volume.tolist()
     areas = {name: rollout.area.numpy() for name, rollout in rollouts.items()}
     names = sorted(areas, key=lambda name: -process.sign * float(areas[name].mean()))
-    best = [next(name for name in names if name in group) for group in orders if group]
-    compared = list(dict.fromkeys([*references, *best]))
+    best = [_best(areas, group, process.sign) for group in orders]
+    compared = list(dict.fromkeys([*references, *(name for name in best if name)]))
     policies: Document = {}
     for name in names:
         curve = np.array([interval(scores, volumes) for scores in rollouts[name].scores.numpy().T])
@@ -44,6 +47,7 @@ def judged(
             "low": curve[:, 1].tolist(),
             "high": curve[:, 2].tolist(),
             "area": dict(zip(("mean", "low", "high"), interval(areas[name], volumes), strict=True)),
+            "best_order": best[has_own_reconstructor(name)],
             "ahead_of": {
                 other: _difference(areas[name], areas[other], process.sign, volumes)
                 for other in compared
@@ -57,10 +61,19 @@ def judged(
         "n_volumes": len(set(volumes)),
         "n_acquired": list(range(n_initial, n_initial + process.budget + 1)),
         "n_units": process.units.n,
-        "best_order": best[0] if best else None,
+        "best_order": best[0],
         "references": compared,
         "policies": policies,
     }
+
+
+def _best(areas: Mapping[str, Floats], names: Sequence[str], sign: int) -> str | None:
+    """The one that none is ahead of, by the differences that are told."""
+    if not names:
+        return None
+    if sign < 0:
+        return best_of({name: areas[name][None] for name in names}, names)
+    return max(names, key=lambda name: float(areas[name].mean()))
 
 
 def _difference(own: Floats, other: Floats, sign: int, volumes: Sequence[int]) -> Document:

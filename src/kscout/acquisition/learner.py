@@ -1,5 +1,6 @@
 """What every learned policy has: a network, episodes to learn from, and a training that goes on."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,10 @@ class Learner(pl.LightningModule):
         self.validation: Process | None = None
         start = process.start(torch.arange(min(SCALED_BY, len(process.data))))
         self.unit = float(start.score.abs().mean()) or 1.0
+        if not math.isfinite(self.unit):
+            raise UserError(
+                f"{process.metric} of a training slice is not finite: is one of them all zero?"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network.parameters(), self.learning_rate)
@@ -120,7 +125,15 @@ class Learner(pl.LightningModule):
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """One unit of every row by its weight, int64 ``(row,)``; drawn on the CPU, where it repeats."""
+    """One unit of every row by its weight, int64 ``(row,)``; drawn on the CPU, where it repeats.
+
+    Raises
+    ------
+    UserError
+        if a weight is not finite, because the training went astray
+    """
+    if not torch.isfinite(weights).all():
+        raise UserError("the chances of units are not finite: use a lower learning rate")
     return torch.multinomial(weights.cpu(), 1, generator=generator)[:, 0].to(weights.device)
 
 
@@ -162,6 +175,8 @@ def fit(
     Stopped
         if ``should_stop`` said so; the same call goes on
     """
+    if patience is not None and validation is None:
+        raise UserError("learning.patience needs validation data: valid without it is null")
     learner.validation = validation
     history = History(folder / "metrics.csv", ("train_loss", "return", "val_loss"))
     descend(

@@ -48,8 +48,9 @@ class Memory:
 
     def __init__(self, capacity: int, n_units: int, seed: int) -> None:
         self.n_units = n_units
+        self.generator = torch.Generator().manual_seed(seed)
         self.buffer = ReplayBuffer(storage=LazyTensorStorage(capacity))
-        self.buffer.set_rng(torch.Generator().manual_seed(seed))
+        self.buffer.set_rng(self.generator)
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -94,11 +95,17 @@ class Memory:
         return sum(x.element_size() * x.nelement() for x in kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, and where the drawing is."""
-        return dict(self.buffer.state_dict())
+        """What is remembered, where the next will be kept, and where the drawing is."""
+        kept = dict(self.buffer[:].items()) if len(self) else {}
+        writer = self.buffer.writer.state_dict()
+        return {"kept": kept, "writer": writer, "drawing": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.buffer.load_state_dict(state_dict)
+        self.buffer.empty()
+        if kept := state_dict["kept"]:
+            self.buffer.extend(TensorDict(kept, batch_size=len(kept["action"])))
+        self.buffer.writer.load_state_dict(state_dict["writer"])
+        self.generator.set_state(state_dict["drawing"].cpu())
 
 
 def _packed(name: str, view: View) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ and taking it are the same call.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ class Units:
             return Units(columns.expand(shape).contiguous(), kind)
         if kind == "points":
             return Units(rows[:, None] * shape[1] + columns, kind)
+        if kind != "tile":
+            raise UserError(
+                f"units '{kind}' are not known: valid is {', '.join(get_args(UnitKind))}"
+            )
         places = torch.arange(tile[0] * tile[1]).reshape(tile)
         return Units(repeat_tile(places, shape), kind)
 
@@ -83,6 +87,8 @@ class Units:
     def nearest(self, n: int) -> Tensor:
         """The ``n`` units nearest to DC, bool ``(unit,)``; of equals the lower index."""
         none = torch.zeros(1, self.n, dtype=torch.bool)
+        if n == 0:
+            return none[0]
         return take_highest(-self.distance[None], Budget((1, self.n), n, none))[0]
 
 
@@ -156,6 +162,8 @@ class Process:
         self.device = torch.device(device)
         self.reconstructor = reconstructor.to(self.device).eval()
         self.initial = units.nearest(n_initial).to(self.device)
+        if metric not in METRICS:
+            raise UserError(f"metric '{metric}' is not known: valid is {', '.join(METRICS)}")
         self.metric = metric
         self._measure, self.sign = METRICS[metric]
         self._reference = torch.cat([data.image(part) for part in data.target.split(_CHUNK)])

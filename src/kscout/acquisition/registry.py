@@ -49,6 +49,10 @@ def _in_order(
     units: list[Annotated[int, Field(ge=0)]] | None = None,
 ) -> Policy:
     if units is not None:
+        if len(set(units)) < len(units) or max(units, default=0) >= train.units.n:
+            raise UserError(
+                f"an order of units {units}: valid is each of 0 to {train.units.n - 1} once at most"
+            )
         return OrderPolicy(units)
     if direction == "one_side_first":
         return one_side_first(train.units.n)

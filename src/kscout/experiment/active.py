@@ -34,6 +34,11 @@ from kscout.experiment.folder import RunFolder
 
 PolicyConfig: Any = one_of(ENTRIES)
 Count = Annotated[int, Field(ge=1)]
+TUNED = " tuned"
+"""Behind the name of a policy that is judged through the reconstructor fine-tuned to it."""
+
+UNTUNED = ("random", "low_frequency_random", "oracle", "staged")
+"""Kinds that none is trained with: drawn anew, known afterwards only, or already trained so."""
 
 
 class Scan(BaseModel):
@@ -98,9 +103,12 @@ class Active(BaseModel):
     @classmethod
     def _known(cls, finetune: Finetune, info: ValidationInfo) -> Finetune:
         known = info.data.get("policies", {})
+        valid = [name for name, config in known.items() if config.kind not in UNTUNED]
         for name in finetune.policies:
-            if name not in known:
-                raise ValueError(f"policy '{name}' is not known: valid is {', '.join(known)}")
+            if name not in valid:
+                raise ValueError(f"'{name}' cannot be: valid is {', '.join(valid)}")
+            if name + TUNED in known:
+                raise ValueError(f"'{name}{TUNED}' is a policy's name already: valid is another")
         return finetune
 
     def learns(self, name: str) -> bool:

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from kscout.acquisition.judged import judged, records
 from kscout.acquisition.process import Process
+from kscout.acquisition.registry import STAGED
 from kscout.acquisition.rollout import Rollout, roll_out
 from kscout.data.slices import held_out
-from kscout.experiment.active import Active, ActiveFolder
+from kscout.experiment.active import TUNED, Active, ActiveFolder
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
-from kscout.experiment.trained import TUNED, Chooser, choosers, scans_of
+from kscout.experiment.trained import Chooser, choosers, scans_of
 
 N_EXAMPLES = 3
 """Slices that are shown step by step."""
@@ -47,7 +48,9 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
             with progress_bar(console, name) as show:
                 rollouts[name] = roll_out(process, policy, advance=partial(show, split))
             rows += records(name, split, rollouts[name], process)
-        found[split] = judged(rollouts, scans[split], orders, _low_to_high(active))
+        found[split] = judged(
+            rollouts, scans[split], orders, _low_to_high(active), partial(_has_own, active)
+        )
         kinds = {name: _kind(active, name) for name in rollouts}
         examples = examples or _examples(policies, rollouts, scans[split])
     document = {
@@ -63,6 +66,11 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     files.write_arrays("examples.npz", **examples)
     files.write_json("results.json", document)
     return document
+
+
+def _has_own(active: Active, name: str) -> bool:
+    """Whether the reconstructor was trained with the policy's masks."""
+    return name not in active.policies or active.policies[name].kind == STAGED
 
 
 def _kind(active: Active, name: str) -> str:
@@ -100,7 +108,9 @@ def _examples(
     volumes = scan.data.volume.unique()[:N_EXAMPLES]
     places = [(scan.data.volume == v).nonzero().flatten() for v in volumes]
     index = torch.stack([place[len(place) // 2] for place in places])
-    kept = {"reference": scan.data.image(scan.data.target[index])}
+    reference = scan.data.image(scan.data.target[index])
+    kept = {"reference": reference}
+    peak = reference.amax((-2, -1))[:, None, None, None]  # for half precision
     for number, (name, (_, process)) in enumerate(policies.items()):
         state = process.start(index)
         images, masks, scores = [state.image], [process.units.mask(state.acquired)], [state.score]
@@ -109,7 +119,7 @@ def _examples(
             images.append(state.image)
             masks.append(process.units.mask(state.acquired))
             scores.append(state.score)
-        kept[f"images_{number}"] = torch.stack(images, 1).half()
+        kept[f"images_{number}"] = (torch.stack(images, 1).to(peak) / peak).half()
         kept[f"masks_{number}"] = torch.stack(masks, 1)[:, :, 0].bool()
         kept[f"scores_{number}"] = torch.stack(scores, 1)
         kept[f"chosen_{number}"] = _chosen(rollouts[name], process.units.n)

@@ -1,5 +1,6 @@
 """Acquisition policies trained as a configuration says, and found again."""
 
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -17,16 +18,13 @@ from kscout.atomic import atomic_path
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import processes
-from kscout.experiment.active import Active, ActiveFolder
+from kscout.experiment.active import TUNED, Active, ActiveFolder
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import run_experiment
 from kscout.recon import RECONSTRUCTORS
 
 Scans = dict[str, Process]
-TUNED = " tuned"
-"""Behind the name of a policy that is judged through the reconstructor fine-tuned to it."""
-
 ShouldStop = Callable[[], bool] | None
 
 
@@ -146,6 +144,7 @@ def _train(
     learner = _learner(active, name, train)
     fit(learner, val, path.parent, **active.learning.model_dump(), **shown)
     _save(path, train, policy=learner.network.state_dict())
+    shutil.rmtree(path.parent / "training")  # its memory is large, and of no more use
 
 
 def _tune(
@@ -176,11 +175,22 @@ def _check(active: Active, splits: Splits) -> None:
     """Make everything that learns, before anything is trained: what is impossible says so."""
     net = RECONSTRUCTORS["zero_filled"](splits["train"].n_coils, active.seed)
     scans = processes(splits, **active.scan.model_dump(), reconstructor=net)
+    train, is_joint = scans["train"], bool(active.finetune.policies)
     for name, config in active.policies.items():
         if config.kind == STAGED:
-            staged_sampler(scans["train"], active.seed, **config.options())
+            staged_sampler(train, active.seed, **config.options())
+            is_joint = True
         elif config.kind in LEARNERS:
-            _learner(active, name, scans["train"])
+            _learner(active, name, train)
+        elif config.kind == "order":
+            POLICIES["order"](train, train, active.seed, **config.options())
+    if active.learning.patience is not None and "val" not in scans:
+        raise UserError("learning.patience needs validation data: valid without it is null")
+    if is_joint and (active.training.epochs == 0 or active.reconstructor.kind == "zero_filled"):
+        raise UserError(
+            "staged and fine-tuned policies train the reconstructor: valid with them is "
+            "training.epochs of 1 or more, and a reconstructor that learns"
+        )
 
 
 def _learner(active: Active, name: str, process: Process) -> Learner:
@@ -193,7 +203,7 @@ def _scan_of(process: Process) -> dict[str, Any]:
     """What a policy was trained for."""
     return {
         "plane": list(process.data.shape),
-        "units": process.units.n,
+        "units": f"{process.units.n} {process.units.kind}",
         "initial": int(process.initial.sum()),
         "budget": process.budget,
         "metric": process.metric,

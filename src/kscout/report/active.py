@@ -146,16 +146,17 @@ def _ahead(difference: Document | None) -> Cell:
 
 
 def sentences(results: Document) -> list[str]:
-    """What the numbers say, of every policy against the best order."""
-    best = results["best_order"]
+    """What the numbers say, of every policy against the best order with a like reconstructor."""
     said = []
     for name, row in results["policies"].items():
+        best = row["best_order"]
         found = row["ahead_of"].get(best)
         if found is not None:
             joint = "from" if found["verdict"] == "not distinguishable" else "than"
             cell = _ahead(found)
+            of_own = "" if best == results["best_order"] else " with a reconstructor of its own"
             said.append(
-                f"{name} is {found['verdict']} {joint} {best}, the best order: "
+                f"{name} is {found['verdict']} {joint} {best}, the best order{of_own}: "
                 f"{cell.text} {cell.interval}"
             )
     return said
@@ -246,18 +247,19 @@ def _shown(found: Document) -> list[int]:
 def animate(found: Document, examples: Mapping[str, Array], example: int) -> list["Figure"]:
     """One slice acquired step by step: mask, image and error of some policies, a frame a step."""
     turns, names = found["quarter_turns"], list(found["kinds"])
+    peak = examples["reference"][example].max()
     reference = np.rot90(examples["reference"][example], turns)
     shown = _shown(found)
     width = (WIDTH / 2 - 2 * GAP) / 3
     height = width * height_over_width(reference.shape, tuple(found["voxel_size"]))
     top, frames = white(reference), []
-    first = examples[f"images_{shown[0]}"][example, 0].astype(np.float32)
+    first = peak * examples[f"images_{shown[0]}"][example, 0].astype(np.float32)
     worst = white(np.abs(np.rot90(first, turns) - reference))
     for step in range(examples[f"images_{shown[0]}"].shape[1]):
         figure = new_figure(WIDTH / 2, len(shown) * (height + LINE + GAP))
         for row, number in enumerate(shown):
             image = np.rot90(examples[f"images_{number}"][example, step], turns)
-            image = image.astype(np.float32)
+            image = peak * image.astype(np.float32)
             score = float(examples[f"scores_{number}"][example, step])
             y = row * (height + LINE + GAP) + LINE
             write(figure, 0, y - 4, f"{names[number]}, step {step}: {score:.3g}", ha="left")
