@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -293,7 +294,7 @@ def test_a_design_of_lines_starts_from_masks_of_lines() -> None:
     budget = Budget.of(data.shape, n_lines=8, acs="lines", acs_size=4)
     options = {"lines": True, "acs_size": 4, "n_slices": 2, "n_trials": 0}
 
-    def start(init: str) -> Tensor:
+    def start(init: str | dict[str, Any]) -> Tensor:
         (found,) = optimal_design(
             budget,
             0,
@@ -309,7 +310,9 @@ def test_a_design_of_lines_starts_from_masks_of_lines() -> None:
     assert torch.equal(start("uniform_lines"), FIXED_MASKS["uniform_lines"](budget, 0))
     for init in ("variable_density", "spread_density"):
         assert torch.equal(start(init), FIXED_MASKS[init](budget, 0, lines=True))
-    valid = "relaxed, variable_density, spread_density, uniform_lines$"
+    tuned = FIXED_MASKS["spread_density"](budget, 0, lines=True, power=0.5)
+    assert torch.equal(start({"kind": "spread_density", "power": 0.5}), tuned)
+    valid = "relaxed, uniform_lines, variable_density, spread_density, low_frequency$"
     for init in ("caipirinha", "poisson_disc"):
         with pytest.raises(UserError, match=f"'{init}' has no whole columns .* {valid}"):
             start(init)

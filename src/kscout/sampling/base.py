@@ -82,7 +82,7 @@ class FixedSampler(Sampler):
 
     def __init__(self, budget: Budget, mask: Tensor) -> None:
         super().__init__(budget)
-        self.register_buffer("fixed", mask.bool())
+        self.register_buffer("fixed", mask.bool().clone())  # masks of lines share their rows
 
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
         return self.fixed.float()
