@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from commands import kscout, refused
+from kscout.report.active import print_active
 
 TINY: dict[str, Any] = {
     "name": "tiny lines",
@@ -44,7 +47,6 @@ def write(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of policies, trained and judged."""
-    from rich.console import Console
 
     from kscout.experiment.active import ActiveFolder, load_active
     from kscout.experiment.judge import judge_policies
@@ -106,6 +108,18 @@ def test_the_page_has_every_policy_and_moves(trained: Path) -> None:
     assert page.count("data:image/gif;base64,") == 3
     with Image.open(trained / "figures" / "acquisition_1.gif") as animation:
         assert animation.n_frames == 4
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_is_whole_in_a_terminal(trained: Path, width: int) -> None:
+    printed = StringIO()
+    print_active(trained, Console(file=printed, width=width))
+    text = printed.getvalue()
+    found = json.loads((trained / "results.json").read_text())["results"]["test"]
+    assert "…" not in text
+    for name, policy in found["policies"].items():
+        assert name.split()[0] in text
+        assert f"{policy['area']['mean']:.2e}" in text
 
 
 def test_the_command_goes_on_where_it_was(trained: Path, tmp_path: Path, capsys: Any) -> None:

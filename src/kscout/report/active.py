@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,12 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 IN_ANIMATION = 3
 """Policies that there is room for, the best of their kinds."""
+
+WIDE, WIDEST = 100, 140
+"""Characters of a terminal that has room for all scores, and for intervals beside them."""
+
+NARROW = 12
+"""Letters of a heading's line in the terminal."""
 
 SECONDS = 0.8
 """That a step of an animation is shown."""
@@ -167,16 +174,22 @@ def print_active(folder: Path, console: Console) -> None:
     found, _ = _read(folder)
     for split, results in found["results"].items():
         grid = table(results, found["kinds"])
-        drawn = Table(title=Text(_scored(split, results)), box=box.SIMPLE_HEAD)
-        for heading in grid.headings:
+        drawn = Table(
+            title=Text(_scored(split, results)), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        left_out = (1, 3) if console.width < WIDE else (1,)  # the kind, and the score at the end
+        shown = [i for i in range(len(grid.headings)) if i not in left_out]
+        for i in shown:
+            heading = grid.headings[i]
             drawn.add_column(
-                Text(heading.title),
+                Text(fill(heading.title, NARROW)),
                 justify="left" if heading.is_text else "right",
                 no_wrap=not heading.is_text,
+                min_width=NARROW if heading.is_text else None,
             )
-        joint = " " if console.width > 130 else "\n"
+        joint = " " if console.width > WIDEST else "\n"
         for row in grid.rows:
-            texts = [joint.join(filter(None, cell[:2])) for cell in row]
+            texts = [joint.join(filter(None, row[i][:2])) for i in shown]
             drawn.add_row(*texts, style="bold" if row[1].text == "adaptive" else "")
         console.print(drawn)
 
