@@ -179,6 +179,7 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     assert "is not empty and holds no policies" in told("train", config, "--out", tmp_path / "full")
+    assert "is not a writable folder" in told("train", config, "--out", config / "below")
     assert "holds no policies: valid is a folder of" in told("eval", tmp_path / "full")
     assert "is not a run folder" in told("train", config, f"run={tmp_path}", *out)
 

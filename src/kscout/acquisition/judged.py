@@ -54,7 +54,7 @@ def judged(
                 if other != name
             },
         }
-    n_initial = int(process.initial.sum())
+    n_initial = process.n_initial
     return {
         "metric": process.metric,
         "n_slices": len(volumes),
@@ -87,7 +87,7 @@ def _difference(own: Floats, other: Floats, sign: int, volumes: Sequence[int]) -
 def records(name: str, split: str, rollout: Rollout, process: Process) -> list[Document]:
     """One row for every slice and step: what had been acquired last, and the score then."""
     rows = []
-    n_initial = int(process.initial.sum())
+    n_initial = process.n_initial
     for i, volume in enumerate(process.data.volume.tolist()):
         actions = [None, *rollout.actions[i].tolist()]
         for step, (action, score) in enumerate(

@@ -161,6 +161,7 @@ class Process:
         self.data, self.units, self.budget = data, units, budget
         self.device = torch.device(device)
         self.reconstructor = reconstructor.to(self.device).eval()
+        self.n_initial = n_initial
         self.initial = units.nearest(n_initial).to(self.device)
         if metric not in METRICS:
             raise UserError(f"metric '{metric}' is not known: valid is {', '.join(METRICS)}")
@@ -202,7 +203,7 @@ class Process:
 
     def is_done(self, state: State) -> bool:
         """Whether the budget is spent: so it is for all slices of a batch, or for none."""
-        return state.n_acquired >= int(self.initial.sum()) + self.budget
+        return state.n_acquired >= self.n_initial + self.budget
 
     def area_weight(self, state: State) -> float:
         """What a gain from here adds to the area that is won: it lasts until the end.
@@ -210,7 +211,7 @@ class Process:
         Weighed so, the gains of a scan add up to the mean of its curve of scores, by trapezoids,
         above the score that it began with.
         """
-        n_after = self.budget - (state.n_acquired - int(self.initial.sum()))
+        n_after = self.budget - (state.n_acquired - self.n_initial)
         return (n_after - 0.5) / self.budget
 
     @torch.no_grad()

@@ -107,7 +107,7 @@ def staged_sampler(
     UserError
         if the units are tiles, or there are fewer than two actions
     """
-    shape, n_initial = train.data.shape, int(train.initial.sum())
+    shape, n_initial = train.data.shape, train.n_initial
     unit = train.units.kind
     if unit == "tile":
         raise UserError("a staged policy acquires lines or points: valid is scan.units of these")

@@ -31,7 +31,7 @@ class PolicySampler(Sampler):
     without_looking: Tensor
 
     def __init__(self, process: Process, policy: Policy) -> None:
-        n_units = int(process.initial.sum()) + process.budget
+        n_units = process.n_initial + process.budget
         mask = process.units.mask(process.units.nearest(n_units)[None])[0, 0].bool()
         super().__init__(Budget.of(process.data.shape, n_samples=int(mask.sum())))
         self.register_buffer("without_looking", mask, persistent=False)

@@ -66,6 +66,14 @@ class KspaceSet:
         """What pictures and files need to know."""
         return Geometry(self.voxel_size, self.quarter_turns, self.slice_thickness)
 
+    def middles(self, n_volumes: int) -> Tensor:
+        """Place of the middle slice of each of the first scans, int64 ``(scan,)``.
+
+        What is shown of a set: chosen before anybody has seen a result.
+        """
+        places = [(self.volume == v).nonzero().flatten() for v in self.volume.unique()[:n_volumes]]
+        return torch.stack([place[len(place) // 2] for place in places])
+
     def select(self, index: Tensor | Sequence[int] | slice) -> "KspaceSet":
         """The slices at ``index``, in that order."""
         if not isinstance(index, slice):

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from kscout import atomic
 from kscout.acquisition.process import Metric, Units
 from kscout.acquisition.registry import ENTRIES, LEARNERS, STAGED
-from kscout.atomic import atomic_path
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import n_initial_and_budget
@@ -30,7 +28,7 @@ from kscout.experiment.config import (
     read_tree,
     set_paths,
 )
-from kscout.experiment.folder import RunFolder
+from kscout.experiment.folder import RunFolder, check_writable, write_config
 
 PolicyConfig: Any = one_of(ENTRIES)
 Count = Annotated[int, Field(ge=1)]
@@ -209,6 +207,7 @@ class ActiveFolder:
                 )
         elif not atomic.is_unused(self.path):
             raise UserError(f"{self.path} is not empty and holds no policies: choose another --out")
+        check_writable(self.path)
 
     @contextmanager
     def claimed(self, active: Active) -> Iterator[None]:
@@ -217,7 +216,5 @@ class ActiveFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         busy = f"{self.path} is used by another process: wait for it, or choose another --out"
         with atomic.locked(self.path, busy):
-            with atomic_path(self.path / "config.yaml") as temporary:
-                tree = active.model_dump(mode="json")
-                temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+            write_config(self.path, active)
             yield

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from pydantic import BaseModel
 from torch import Tensor
 
 from kscout import atomic
@@ -29,6 +30,22 @@ from kscout.experiment.config import Experiment, check, parse_yaml
 from kscout.sampling.files import read_mask
 
 STATES = ("running", "finished", "interrupted", "failed")
+
+
+def check_writable(path: Path) -> None:
+    """Raise ``StorageError`` unless a folder can be made, or written to, there."""
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise StorageError(
+            f"cannot write {path}: {parent} is not a writable folder: choose another --out"
+        )
+
+
+def write_config(path: Path, config: BaseModel) -> None:
+    """Write ``config.yaml`` into a folder."""
+    with atomic_path(path / "config.yaml") as temporary:
+        tree = config.model_dump(mode="json")
+        temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -87,18 +104,12 @@ class RunFolder:
                 )
         elif not atomic.is_unused(self.path):
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
-        parent = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise StorageError(
-                f"cannot write {self.path}: {parent} is not a writable folder: choose another --out"
-            )
+        check_writable(self.path)
 
     def claim(self, experiment: Experiment) -> None:
         """Make the folder this experiment's, or raise ``UserError`` as :meth:`refuse_other`."""
         self.refuse_other(experiment)
-        with atomic_path(self.path / "config.yaml") as temporary:
-            tree = experiment.model_dump(mode="json")
-            temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        write_config(self.path, experiment)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from kscout.experiment.active import TUNED, Active, ActiveFolder
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
-from kscout.experiment.trained import Chooser, choosers, scans_of
+from kscout.experiment.trained import Chooser, Work, choosers, scans_of
 
 N_EXAMPLES = 3
 """Slices that are shown step by step."""
@@ -42,7 +42,7 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     tuned = [name + TUNED for name in _orders(active) if name in active.finetune.policies]
     orders = [_orders(active), tuned]
     for split in (name for name in held_out(splits) if name != "val"):
-        policies = choosers(active, home, scans, split, console)
+        policies = choosers(Work(active, home, scans, console), split)
         rollouts: dict[str, Rollout] = {}
         for name, (policy, process) in policies.items():
             with progress_bar(console, name) as show:
@@ -104,10 +104,7 @@ def _low_to_high(active: Active) -> list[str]:
 def _examples(
     policies: dict[str, Chooser], rollouts: dict[str, Rollout], scan: Process
 ) -> dict[str, Tensor]:
-    """Slices chosen before anybody has seen a result: the middle ones of the first scans."""
-    volumes = scan.data.volume.unique()[:N_EXAMPLES]
-    places = [(scan.data.volume == v).nonzero().flatten() for v in volumes]
-    index = torch.stack([place[len(place) // 2] for place in places])
+    index = scan.data.middles(N_EXAMPLES)
     reference = scan.data.image(scan.data.target[index])
     kept = {"reference": reference}
     peak = reference.amax((-2, -1))[:, None, None, None]  # for half precision

@@ -17,7 +17,14 @@ from kscout.atomic import remove_partials
 from kscout.data import KspaceSet, Splits
 from kscout.data.slices import held_out
 from kscout.errors import Stopped, UserError
-from kscout.evaluation import Record, evaluate, masks_of_slices, most_often_acquired, summarise
+from kscout.evaluation import (
+    Record,
+    evaluate,
+    masks_of_slices,
+    most_often_acquired,
+    positions_in_volumes,
+    summarise,
+)
 from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_data
@@ -366,10 +373,8 @@ def _write(
 
 @torch.no_grad()
 def _examples(method: Method, data: KspaceSet) -> dict[str, Tensor]:
-    """The middle slice of the first test scans: chosen before anybody has seen a result."""
-    volumes = data.volume.unique()[:N_EXAMPLES]
-    places = [torch.nonzero(data.volume == v).flatten() for v in volumes]
-    index = torch.stack([place[len(place) // 2] for place in places])
+    """The middle slice of the first test scans."""
+    index = data.middles(N_EXAMPLES)
     part = data.select(index)
     mask = masks_of_slices(method.found.cpu(), part.kspace, method.reconstructor)
     kspace = part.kspace * mask
@@ -378,5 +383,5 @@ def _examples(method: Method, data: KspaceSet) -> dict[str, Tensor]:
         "reconstruction": data.image(method.reconstructor(kspace, mask)),
         "zero_filled": data.image(kspace),
         "volume": part.volume,
-        "slice": torch.tensor([len(place) // 2 for place in places]),
+        "slice": torch.tensor(positions_in_volumes(data.volume.tolist()))[index],
     }

@@ -28,6 +28,15 @@ Scans = dict[str, Process]
 ShouldStop = Callable[[], bool] | None
 
 
+class Work(NamedTuple):
+    """What all that is done with policies needs."""
+
+    active: Active
+    folder: ActiveFolder
+    scans: Scans
+    console: Console
+
+
 class Chooser(NamedTuple):
     """A policy, and the acquisition through the reconstructor that belongs to it."""
 
@@ -63,13 +72,13 @@ def train_policies(
                 load=load,
                 should_stop=should_stop,
             )
-        scans = scans_of(active, folder, splits)
+        work = Work(active, folder, scans_of(active, folder, splits), console)
         jobs = [(name, _train) for name in active.policies if active.learns(name)]
         jobs += [(name, _tune) for name in active.finetune.policies]
         for i, (name, job) in enumerate(jobs):
             said = name if job is _train else f"{name}, fine-tuning"
             console.print(f"[bold]{said}[/] ({i + 1} of {len(jobs)})", highlight=False)
-            job(active, folder, name, scans, console, should_stop)
+            job(work, name, should_stop)
 
 
 def scans_of(active: Active, folder: ActiveFolder, splits: Splits) -> Scans:
@@ -79,9 +88,7 @@ def scans_of(active: Active, folder: ActiveFolder, splits: Splits) -> Scans:
     return processes(splits, **active.scan.model_dump(), reconstructor=run, device=device)
 
 
-def choosers(
-    active: Active, folder: ActiveFolder, scans: Scans, split: str, console: Console
-) -> dict[str, Chooser]:
+def choosers(work: Work, split: str) -> dict[str, Chooser]:
     """All policies, ready to be judged on a split.
 
     Raises
@@ -89,9 +96,10 @@ def choosers(
     UserError
         if one that learns has not been trained, or for another scan
     """
+    active, folder, scans, _ = work
     found = {}
     for name in active.policies:
-        found[name] = _chooser(active, folder, name, scans, split, console)
+        found[name] = _chooser(work, name, split)
         if name in active.finetune.policies:
             path = folder.tuned(name)
             state = _read(path, scans["train"], name)
@@ -100,9 +108,8 @@ def choosers(
     return found
 
 
-def _chooser(
-    active: Active, folder: ActiveFolder, name: str, scans: Scans, split: str, console: Console
-) -> Chooser:
+def _chooser(work: Work, name: str, split: str) -> Chooser:
+    active, folder, scans, console = work
     config, train, judged = active.policies[name], scans["train"], scans[split]
     path = folder.checkpoint(name)
     if config.kind in LEARNERS:
@@ -123,14 +130,8 @@ def _chooser(
         return Chooser(make(train, judged, active.seed, **config.options(), **more), judged)
 
 
-def _train(
-    active: Active,
-    folder: ActiveFolder,
-    name: str,
-    scans: Scans,
-    console: Console,
-    should_stop: ShouldStop,
-) -> None:
+def _train(work: Work, name: str, should_stop: ShouldStop) -> None:
+    active, folder, scans, console = work
     path, train, val = folder.checkpoint(name), scans["train"], scans.get("val")
     if path.exists():
         return
@@ -147,18 +148,12 @@ def _train(
     shutil.rmtree(path.parent / "training")  # its memory is large, and of no more use
 
 
-def _tune(
-    active: Active,
-    folder: ActiveFolder,
-    name: str,
-    scans: Scans,
-    console: Console,
-    should_stop: ShouldStop,
-) -> None:
+def _tune(work: Work, name: str, should_stop: ShouldStop) -> None:
+    active, folder, scans, console = work
     path, train = folder.tuned(name), scans["train"]
     if path.exists():
         return
-    policy = _chooser(active, folder, name, scans, "train", console).policy
+    policy = _chooser(work, name, "train").policy
     net = fit_together(
         PolicySampler(train, policy),
         train,
@@ -204,7 +199,7 @@ def _scan_of(process: Process) -> dict[str, Any]:
     return {
         "plane": list(process.data.shape),
         "units": f"{process.units.n} {process.units.kind}",
-        "initial": int(process.initial.sum()),
+        "initial": process.n_initial,
         "budget": process.budget,
         "metric": process.metric,
     }

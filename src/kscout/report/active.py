@@ -210,11 +210,18 @@ def _markdown(found: Document, sections: list[tuple[str, Grid, list[str], Pictur
 
 def curves(results: Document, kinds: Mapping[str, str]) -> "Figure":
     """The metric against the number of units, every policy with its interval."""
+    from matplotlib import colormaps
+
     figure = new_figure(WIDTH, 480)
     axes = add_axes(figure, (90, 20, WIDTH - 360, 390))
     units = results["n_acquired"]
+    colors = [colormaps["tab20"](i) for i in (*range(0, 20, 2), *range(1, 20, 2))]
+    styles = {
+        name: {"color": colors[i % len(colors)], **STYLES[kinds[name]]}
+        for i, name in enumerate(results["policies"])
+    }
     for name, row in results["policies"].items():
-        (line,) = axes.plot(units, row["mean"], label=wrap(name, 230), **STYLES[kinds[name]])
+        (line,) = axes.plot(units, row["mean"], label=wrap(name, 230), **styles[name])
         axes.fill_between(units, row["low"], row["high"], color=line.get_color(), alpha=0.15)
     if results["metric"] in ("nmse", "mse"):
         axes.set_yscale("log")
