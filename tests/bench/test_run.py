@@ -199,6 +199,16 @@ def test_one_mask_under_two_names_is_told(found: Any) -> None:
     assert "learned and variable density are one mask, at the first seed" in notes
 
 
+def test_designs_for_another_reconstructor_are_told(found: Any) -> None:
+    said = "learned is made for the best linear reconstruction, not for this one"
+    assert said not in next(tables.sections(found)).notes
+    found = deepcopy(found)
+    found["methods"]["learned"]["trials"][0] = {"kind": "optimal_design"}
+    assert said in next(tables.sections(found)).notes
+    found["reconstructors"]["stack"]["reconstructor"]["kind"] = "gaussian_sense"
+    assert said not in next(tables.sections(found)).notes
+
+
 def test_seeds_that_gave_the_same_have_no_range() -> None:
     difference = {"by_seed": [0.301, 0.299, 0.303]}
     assert tables.by_seed(difference)[:2] == ("-", "") == tables.by_seed(None)[:2]

@@ -17,12 +17,20 @@ from torch import Tensor
 import laws
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
+from kscout.learning.batches import step_generator
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.history import MaskHistory
 from kscout.learning.joint import JointModule, budgeted_nmse, fit_jointly
 from kscout.metrics import nmse
 from kscout.recon import Reconstructor, SpiritNet, ZeroFilled
-from kscout.sampling import FIXED_MASKS, Budget, LearnedSampler, Sampler, build_sampler
+from kscout.sampling import (
+    FIXED_MASKS,
+    AnyNumberSampler,
+    Budget,
+    LearnedSampler,
+    Sampler,
+    build_sampler,
+)
 from kscout.sampling.budget import take_highest
 from laws import complex_normal
 from synthetic import blobs
@@ -314,3 +322,17 @@ if __name__ == "__main__":
     assert isinstance(doomed, LearnedSampler)
     at_step(doomed, 2 * N_BATCHES + 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
     fit(Path(sys.argv[1]), doomed, reconstructor)
+
+
+def test_validation_of_any_number_of_lines_is_of_as_many_as_training(tmp_path: Path) -> None:
+    """The same masks in every epoch, of another mean error than the full budget alone has."""
+    sampler, net = AnyNumberSampler(Budget.of(SHAPE, n_lines=6), 0), make()[1]
+    history = fit(tmp_path / "a", sampler, net, learning_rate=1e-9, batch_size=len(VAL))
+    losses = [row["val_loss"] for row in history.rows]
+    assert losses == pytest.approx([losses[0]] * EPOCHS, rel=1e-4)
+    masks = sampler.for_slices(VAL.kspace, net, None, step_generator(3, 0))
+    assert len(masks.sum((1, 2, 3)).unique()) > 1
+    predicted = net.predict(VAL.kspace * masks, masks)
+    norm = VAL.target.abs().square().sum()
+    expected = budgeted_nmse(predicted, VAL.kspace, VAL.target, masks, norm)
+    assert losses[0] == pytest.approx(float(expected.detach()), rel=1e-4)

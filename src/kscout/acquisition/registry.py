@@ -59,17 +59,6 @@ def _in_order(
     return low_to_high(train.units.distance)
 
 
-def _greedy_order(
-    train: Process,
-    judged: Process,
-    seed: int,
-    *,
-    n_slices: Annotated[int, Field(ge=1, description="of training, drawn")] = 512,
-    advance: Callable[[int, int], None] = lambda done, total: None,
-) -> Policy:
-    return greedy_order(train, n_slices, seed, advance=advance)
-
-
 def _oracle(train: Process, judged: Process, seed: int) -> Policy:
     return OraclePolicy(judged)
 
@@ -78,7 +67,6 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "random": _random,
     "low_frequency_random": _low_frequency_random,
     "order": _in_order,
-    "greedy_order": _greedy_order,
     "oracle": _oracle,
 }
 
@@ -87,6 +75,21 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "evaluator": Evaluator,
     "policy_gradient": PolicyGradient,
 }
+
+GREEDY_ORDER = "greedy_order"
+"""Kind of the fixed order that is learned from training slices."""
+
+
+def learned_order(
+    train: Process,
+    seed: int,
+    *,
+    n_slices: Annotated[int, Field(ge=1, description="of training, drawn")] = 512,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> OrderPolicy:
+    """:func:`greedy_order` with the options of a configuration."""
+    return greedy_order(train, n_slices, seed, advance=advance)
+
 
 STAGED = "staged"
 """Kind of the sampler that is trained end to end with a reconstructor of its own."""
@@ -118,4 +121,9 @@ def staged_sampler(
     return StagedSampler(budget, seed, n_stages=train.budget, unit=unit, **options)
 
 
-ENTRIES: dict[str, Callable[..., Any]] = {**POLICIES, **LEARNERS, STAGED: staged_sampler}
+ENTRIES: dict[str, Callable[..., Any]] = {
+    **POLICIES,
+    **LEARNERS,
+    GREEDY_ORDER: learned_order,
+    STAGED: staged_sampler,
+}

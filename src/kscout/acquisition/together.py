@@ -18,8 +18,8 @@ from kscout.sampling.base import Reconstruct
 class PolicySampler(Sampler):
     """The masks that a policy makes, for training a reconstructor with them.
 
-    In training every step stops after a random number of actions, because the reconstructor will
-    be looked at after each of them. Nothing of the policy is trained.
+    In training and validation every batch stops after a random number of actions, because the
+    reconstructor will be looked at after each of them. Nothing of the policy is trained.
 
     Parameters
     ----------
@@ -28,6 +28,7 @@ class PolicySampler(Sampler):
     """
 
     adaptive: ClassVar[bool] = True
+    any_number: ClassVar[bool] = True
     without_looking: Tensor
 
     def __init__(self, process: Process, policy: Policy) -> None:

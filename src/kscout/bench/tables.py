@@ -200,10 +200,21 @@ def _notes(found: Document, name: str, split: str) -> Iterator[str]:
             "what is trained here lowers the error in k-space, of all coils; scored are magnitude "
             "images"
         )
+    if found["reconstructors"][name]["reconstructor"]["kind"] != "gaussian_sense":
+        for method in _designed(found):
+            yield f"{method} is made for the best linear reconstruction, not for this one"
     for group in found["same_masks"].get(name, []):
         yield f"{' and '.join(group)} are one mask, at the first seed"
     if draws and (absent := left_out(found, draws)):
         yield f"dB to bound is told {absent}"
+
+
+def _designed(found: Document) -> list[str]:
+    return [
+        method
+        for method, entry in found["methods"].items()
+        if any(trial["kind"] == "optimal_design" for trial in entry["trials"])
+    ]
 
 
 def _ahead(row: Document) -> float:

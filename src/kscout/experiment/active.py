@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from kscout import atomic
 from kscout.acquisition.process import Metric, Units
-from kscout.acquisition.registry import ENTRIES, LEARNERS, STAGED
+from kscout.acquisition.registry import ENTRIES, GREEDY_ORDER, LEARNERS, STAGED
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import n_initial_and_budget
@@ -110,7 +110,7 @@ class Active(BaseModel):
         return finetune
 
     def learns(self, name: str) -> bool:
-        return self.policies[name].kind in {*LEARNERS, STAGED}
+        return self.policies[name].kind in {*LEARNERS, GREEDY_ORDER, STAGED}
 
     def joint_training(self, epochs: int) -> dict[str, Any]:
         """Of a reconstructor with a sampler: :func:`kscout.learning.joint.fit_jointly`."""

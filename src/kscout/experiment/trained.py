@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,16 @@ import torch
 from rich.console import Console
 
 from kscout.acquisition.learner import Learner, fit
-from kscout.acquisition.policies import Policy
+from kscout.acquisition.policies import OrderPolicy, Policy
 from kscout.acquisition.process import Process
-from kscout.acquisition.registry import LEARNERS, POLICIES, STAGED, staged_sampler
+from kscout.acquisition.registry import (
+    GREEDY_ORDER,
+    LEARNERS,
+    POLICIES,
+    STAGED,
+    learned_order,
+    staged_sampler,
+)
 from kscout.acquisition.together import PolicySampler, StagedPolicy, fit_together
 from kscout.atomic import atomic_path
 from kscout.data import Splits
@@ -109,7 +117,7 @@ def choosers(work: Work, split: str) -> dict[str, Chooser]:
 
 
 def _chooser(work: Work, name: str, split: str) -> Chooser:
-    active, folder, scans, console = work
+    active, folder, scans, _ = work
     config, train, judged = active.policies[name], scans["train"], scans[split]
     path = folder.checkpoint(name)
     if config.kind in LEARNERS:
@@ -122,12 +130,9 @@ def _chooser(work: Work, name: str, split: str) -> Chooser:
         _load(sampler, state["policy"], path)
         policy = StagedPolicy(sampler.to(train.device), train.units)
         return Chooser(policy, _with(judged, state, path))
-    with progress_bar(console, name) as show:
-        more: dict[str, Any] = {}
-        if config.kind == "greedy_order":
-            more["advance"] = lambda done, total: show("steps", done, total)
-        make = POLICIES[config.kind]
-        return Chooser(make(train, judged, active.seed, **config.options(), **more), judged)
+    if config.kind == GREEDY_ORDER:
+        return Chooser(OrderPolicy(_read(path, train, name)["order"]), judged)
+    return Chooser(POLICIES[config.kind](train, judged, active.seed, **config.options()), judged)
 
 
 def _train(work: Work, name: str, should_stop: ShouldStop) -> None:
@@ -135,9 +140,17 @@ def _train(work: Work, name: str, should_stop: ShouldStop) -> None:
     path, train, val = folder.checkpoint(name), scans["train"], scans.get("val")
     if path.exists():
         return
+    config = active.policies[name]
+    if config.kind == GREEDY_ORDER:
+        with progress_bar(console, name) as show:
+            policy = learned_order(
+                train, active.seed, **config.options(), advance=partial(show, "steps")
+            )
+        _save(path, train, order=list(policy.order))
+        return
     shown: dict[str, Any] = {"progress": console.is_terminal, "should_stop": should_stop}
-    if active.policies[name].kind == STAGED:
-        sampler = staged_sampler(train, active.seed, **active.policies[name].options())
+    if config.kind == STAGED:
+        sampler = staged_sampler(train, active.seed, **config.options())
         training = active.joint_training(active.training.epochs)
         net = fit_together(sampler, train, val, path.parent, **training, **shown)
         _save(path, train, policy=sampler.state_dict(), reconstructor=net.state_dict())

@@ -126,7 +126,8 @@ class JointModule(pl.LightningModule):
         optimizer.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = [loss for loss, _ in self._losses(batch, self.sampler(None), lambda: None)]
+        drawn = step_generator(self.seed, batch_idx) if self.sampler.any_number else None
+        losses = [loss for loss, _ in self._losses(batch, self.sampler(None), lambda: drawn)]
         self._log("val_loss", sum_over_processes(torch.stack(losses).sum()), batch)
 
     def _generator(self) -> torch.Generator:

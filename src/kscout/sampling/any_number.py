@@ -1,6 +1,6 @@
 """Masks of any number of points, for reconstructors that must serve them all."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,7 +19,8 @@ class AnyNumberSampler(FixedSampler):
 
     The number lies anywhere from the ACS, at least one point, to the budget; points are drawn from
     densities :math:`(1 - r)^p`, r the distance from DC, with a p from 0 to ``power`` that is drawn
-    too. What is tested is one draw of variable density at the full budget.
+    too; in validation likewise, the same in every epoch. What is tested is one draw of variable
+    density at the full budget.
 
     Parameters
     ----------
@@ -28,6 +29,8 @@ class AnyNumberSampler(FixedSampler):
     power : largest p; that of the mask tested is half of it
     unit : what is drawn, points or whole columns
     """
+
+    any_number: ClassVar[bool] = True
 
     def __init__(
         self, budget: Budget, seed: int, *, power: Power = 6.0, unit: Unit = "lines"

@@ -22,9 +22,11 @@ class Sampler(nn.Module):
     Attributes
     ----------
     adaptive : whether every slice gets a mask of its own, by what was seen of it
+    any_number : whether training ends scans at any number of points, as validation must then
     """
 
     adaptive: ClassVar[bool] = False
+    any_number: ClassVar[bool] = False
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()
