@@ -2,9 +2,10 @@
 
 import torch
 
-from kscout.acquisition.process import Process, Units
+from kscout.acquisition.process import Process
 from kscout.data import KspaceSet
 from kscout.recon import RECONSTRUCTORS
+from kscout.sampling.units import Units
 from laws import complex_normal
 
 SHAPE = (6, 9)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ def remove_partials(folder: Path) -> None:
     """Remove what killed processes have left half written, anywhere below a folder."""
     for path in folder.rglob(f"{PARTIAL}*"):
         _remove(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what cannot be read to ``NAME.damaged``, in place of an earlier one; returns that."""
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    return path.replace(aside)
 
 
 def is_unused(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ TINY: dict[str, Any] = {
         "DDQN": {"kind": "ddqn"},
         "same for all": {"kind": "ddqn", "sees_slice": False},
         "evaluator": {"kind": "evaluator"},
-        "gradient": {"kind": "policy_gradient", "n_tries": 2},
+        "gradient": {"kind": "policy_gradient", "n_rollouts": 2},
         "staged": {"kind": "staged", "n_channels": 2},
         "oracle": {"kind": "oracle"},
     },
-    "learning": {"epochs": 1, "batch_size": 16},
+    "learning": {"epochs": 1, "batch_size": 16, "seeds": 2},
     "finetune": {"policies": ["greedy order", "DDQN"], "epochs": 1},
 }
 
@@ -66,19 +67,23 @@ def test_results_are_those_of_the_records(trained: Path) -> None:
         rows = list(csv.DictReader(file))
     found = json.loads((trained / "results.json").read_text())["results"]["test"]
     assert len(found["policies"]) == len(TINY["policies"]) + 2
-    assert len(rows) == len(found["policies"]) * 9 * 4
+    once = ("low to high", "greedy order", "oracle")
+    n_seeds = {name: 1 if name in once else 2 for name in found["policies"]}
+    assert len(rows) == sum(n_seeds.values()) * 9 * 4
     assert found["n_acquired"] == [2, 3, 4, 5]
     for name, policy in found["policies"].items():
         own = [row for row in rows if row["policy"] == name]
         for step, n_acquired in enumerate(found["n_acquired"]):
             scores = [float(r["score"]) for r in own if int(r["n_acquired"]) == n_acquired]
-            assert len(scores) == 9
-            assert policy["mean"][step] == pytest.approx(sum(scores) / 9)
+            assert len(scores) == 9 * n_seeds[name]
+            assert policy["mean"][step] == pytest.approx(sum(scores) / len(scores))
         curve = policy["mean"]
         area = (curve[0] / 2 + curve[1] + curve[2] + curve[3] / 2) / 3
         assert policy["area"]["mean"] == pytest.approx(area)
-        for i in range(9):
-            units = [r["unit"] for r in own if int(r["slice"]) == i]
+        assert len(policy["area_by_seed"]) == n_seeds[name]
+        assert sum(policy["area_by_seed"]) / n_seeds[name] == pytest.approx(area)
+        for i, seed in product(range(9), range(n_seeds[name])):
+            units = [r["unit"] for r in own if (int(r["slice"]), int(r["seed"])) == (i, seed)]
             assert units[0] == ""
             assert len(set(units[1:])) == 3
             assert not {"13", "14"} & set(units)  # acquired first
@@ -125,14 +130,14 @@ def test_the_table_is_whole_in_a_terminal(trained: Path, width: int) -> None:
 def test_the_command_goes_on_where_it_was(trained: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "out"
     shutil.copytree(trained, folder)
-    kept = (folder / "policies" / "evaluator" / "policy.ckpt").stat().st_mtime_ns
-    shutil.rmtree(folder / "policies" / "DDQN")
+    kept = (folder / "policies" / "evaluator" / "seed-0" / "policy.ckpt").stat().st_mtime_ns
+    shutil.rmtree(folder / "policies" / "DDQN" / "seed-1")
     ended = kscout(capsys, "acquire", "train", write(tmp_path), "--out", folder)
     assert ended.code == 0
     assert f"kscout acquire eval {folder}" in " ".join(ended.out.split())
-    assert (folder / "policies" / "evaluator" / "policy.ckpt").stat().st_mtime_ns == kept
+    assert (folder / "policies" / "evaluator" / "seed-0" / "policy.ckpt").stat().st_mtime_ns == kept
     same = [
-        torch.load(f / "policies" / "DDQN" / "policy.ckpt", weights_only=True)["policy"]
+        torch.load(f / "policies" / "DDQN" / "seed-1" / "policy.ckpt", weights_only=True)["policy"]
         for f in (trained, folder)
     ]
     assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
@@ -168,8 +173,11 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     assert "learning.patience needs validation data" in told(
         "train", config, "learning.patience=2", "data.n_val=0", *out
     )
-    assert "valid with them is training.epochs of 1 or more" in told(
-        "train", config, "training.epochs=0", *out
+    assert "valid with them is one that learns by gradient descent" in told(
+        "train", config, "reconstructor={kind: zero_filled}", *out
+    )
+    assert "exactly one is needed: a reconstructor to train, or a finished run" in told(
+        "train", config, f"run={tmp_path}", *out
     )
     assert "valid is scan.units of these" in told("train", config, "scan.units=tile", *out)
     assert "(learning differ)" in told("train", config, "learning.epochs=2", "--out", trained)
@@ -181,7 +189,13 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     assert "is not empty and holds no policies" in told("train", config, "--out", tmp_path / "full")
     assert "is not a writable folder" in told("train", config, "--out", config / "below")
     assert "holds no policies: valid is a folder of" in told("eval", tmp_path / "full")
-    assert "is not a run folder" in told("train", config, f"run={tmp_path}", *out)
+    assert "is not a run folder" in told(
+        "train", config, f"run={tmp_path}", "reconstructor=null", *out
+    )
+    run = f"run={trained / 'reconstructor'}"
+    assert "was trained with other digits data, which may hold slices" in told(
+        "train", config, run, "reconstructor=null", "data.n_test=10", *out
+    )
 
 
 def test_a_checkpoint_of_another_scan_is_refused(
@@ -189,16 +203,26 @@ def test_a_checkpoint_of_another_scan_is_refused(
 ) -> None:
     folder = tmp_path / "out"
     shutil.copytree(trained, folder)
-    path = folder / "policies" / "DDQN" / "policy.ckpt"
+    path = folder / "policies" / "DDQN" / "seed-1" / "policy.ckpt"
     whole = torch.load(path, weights_only=True)
-    for key, value in (("budget", 4), ("units", "28 tile"), ("metric", "psnr")):
-        torch.save(whole | {key: value}, path)
-        valid = {"budget": 3, "units": "28 lines", "metric": "nmse"}[key]
-        said = refused(capsys, "acquire", "eval", folder)
-        assert f"was trained for {key} {value}: valid here is {valid}" in said
+    for key, value in (
+        ("budget", 4), ("units", "28 tile"), ("metric", "psnr"), ("seed", 7), ("reconstructor", "a")
+    ):  # fmt: skip
+        torch.save(whole | {"made_for": whole["made_for"] | {key: value}}, path)
+        said = f"was trained for {key} {value}: valid here is {whole['made_for'][key]}"
+        assert said in refused(capsys, "acquire", "eval", folder)
+    shutil.copy(folder / "policies" / "evaluator" / "seed-1" / "policy.ckpt", path)
+    assert "was trained for policy {'kind': 'evaluator'" in refused(
+        capsys, "acquire", "train", write(tmp_path), "--out", folder
+    )
     torch.save(whole | {"policy": {"x": torch.ones(1)}}, path)
     assert "holds another network" in refused(capsys, "acquire", "eval", folder)
     path.write_bytes(path.read_bytes()[:100])
-    assert "is no checkpoint of a policy" in refused(capsys, "acquire", "eval", folder)
+    said = refused(capsys, "acquire", "eval", folder)
+    assert "is no checkpoint of a policy: kscout acquire train makes it anew" in said
+    ended = kscout(capsys, "acquire", "train", write(tmp_path), "--out", folder)
+    assert (ended.code, "kept as policy.ckpt.damaged, and trained again" in ended.out) == (0, True)
+    again = torch.load(path, weights_only=True)["policy"]
+    assert all(torch.equal(again[key], whole["policy"][key]) for key in again)
     path.unlink()
     assert "DDQN is not trained: kscout acquire train" in refused(capsys, "acquire", "eval", folder)

@@ -1,14 +1,18 @@
 """The environments as gymnasium sees them."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers.vector import ArrayConversion, RecordEpisodeStatistics
 
 from kscout.acquisition.env import AcquisitionEnv, AcquisitionVectorEnv
-from kscout.acquisition.process import Units
 from kscout.errors import UserError
+from kscout.experiment.acquire import make, make_vector
+from kscout.sampling.units import Units
 from scans import process
 
 DIGITS = "kscout.acquisition:kscout/Digits-v0"
@@ -102,3 +106,76 @@ def test_what_is_refused() -> None:
 
 def test_a_scan_may_begin_with_nothing() -> None:
     assert not Units.of((5, 7)).nearest(0).any()
+
+
+def test_a_batch_samples_units_that_are_left() -> None:
+    env = AcquisitionVectorEnv(splits(), 4)  # type: ignore[arg-type]
+    env.action_space.seed(0)
+    for masked in (False, True):
+        _, info = env.reset(seed=1, options={"reset_mask": np.ones(4, bool)})
+        for _ in range(3):
+            mask = info["action_mask"] if masked else None
+            action = torch.as_tensor(env.action_space.sample(mask))
+            assert info["action_mask"].gather(1, action[:, None]).all()
+            *_, info = env.step(action)
+    info["action_mask"].fill_(1)  # a caller's change is no change of the space
+    assert (env.action_space.free == 0).any()
+    with pytest.raises(UserError, match="a reset_mask of some episodes: valid is all"):
+        env.reset(options={"reset_mask": np.array([True, False, True, True])})
+
+
+def test_without_a_seed_no_two_begin_alike() -> None:
+    data = {"train": process(48, budget=3)}
+    first = [tuple(AcquisitionVectorEnv(data, 6).reset()[1]["index"].tolist()) for _ in range(5)]
+    assert len(set(first)) > 1
+
+
+def test_wrappers_of_arrays_work_on_a_batch() -> None:
+    made = AcquisitionVectorEnv(splits(), 4)  # type: ignore[arg-type]
+    env = RecordEpisodeStatistics(ArrayConversion(made, env_xp=torch, target_xp=np))
+    env.reset(seed=0)
+    total = np.zeros(4)
+    for unit in (0, 1, 2):
+        _, reward, _, _, info = env.step(np.full(4, unit))
+        total += reward
+    np.testing.assert_allclose(info["episode"]["r"], total, rtol=1e-5)
+
+
+def test_half_a_unit_is_refused() -> None:
+    env = AcquisitionEnv(splits())  # type: ignore[arg-type]
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="valid is one whole number"):
+        env.step(2.7)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="a batch draws no pictures"):
+        make_vector("digits", 2, render_mode="rgb_array")  # type: ignore[arg-type]
+
+
+def test_the_picture_is_of_mask_image_and_error() -> None:
+    scan = process(5, budget=3)
+    env = AcquisitionEnv({"train": scan}, render_mode="rgb_array")
+    _, info = env.reset(seed=0)
+    env.step(np.int64(0))
+    picture = env.render()
+    assert picture is not None
+    state = env.batch.state
+    reference = scan.data.image(scan.data.target[info["index"]][None])[0]
+    image = (state.image[0] / reference.max()).clamp(0, 1)
+    error = (5 * (image - reference / reference.max()).abs()).clamp(0, 1)
+    mask = scan.units.mask(state.acquired)[0, 0]
+    expected = torch.cat([mask, image, error], 1) * 255
+    assert np.abs(picture[..., 0] - expected.numpy()).max() <= 1.5
+    assert error.max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": {"n_trian": 3}}, "data: unknown key n_trian: valid here are path, n_train"),
+        ({"foo": 1}, "foo is not known: valid is data, reward, split, units"),
+        ({"reconstructor": {"kind": "unet"}}, "valid is one of kscout.recon that was made"),
+        ({"n_initial": 40, "data": {"n_train": 3, "n_test": 1}}, "n_initial 40 of 28 units: valid"),
+    ],
+)
+def test_wrong_options_are_told(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make("digits", **options)

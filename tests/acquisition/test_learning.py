@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +13,22 @@ from kscout.acquisition.ddqn import Ddqn
 from kscout.acquisition.evaluator import Evaluator
 from kscout.acquisition.gradient import PolicyGradient
 from kscout.acquisition.learner import Learner, explore, fit
-from kscout.acquisition.memory import Memory, Transitions
 from kscout.acquisition.network import LARGEST, UnitNetwork, View
-from kscout.acquisition.policies import OraclePolicy, choose, greedy_order
-from kscout.acquisition.process import Process, Units
+from kscout.acquisition.policies import OraclePolicy, OrderPolicy, choose, greedy_order
+from kscout.acquisition.process import Process, State
+from kscout.acquisition.registry import staged_sampler
+from kscout.acquisition.replay import Replay, Transitions
 from kscout.acquisition.rollout import roll_out
+from kscout.acquisition.together import PolicySampler, StagedPolicy
 from kscout.errors import Stopped, UserError
+from kscout.sampling.units import Units
 from laws import complex_normal
 from scans import process
 
 MAKE: dict[str, Callable[[Process], Learner]] = {
-    "ddqn": lambda p: Ddqn(p, 0, n_drawn=32, exploring=0.6),
+    "ddqn": lambda p: Ddqn(p, 0, replay_batch_size=32, epsilon_decay=0.6),
     "evaluator": lambda p: Evaluator(p, 0),
-    "gradient": lambda p: PolicyGradient(p, 0, n_tries=4),
+    "gradient": lambda p: PolicyGradient(p, 0, n_rollouts=4),
 }
 EPOCHS = {"ddqn": 25, "evaluator": 8, "gradient": 40}
 
@@ -63,7 +67,7 @@ def test_a_seed_gives_one_curve_and_a_stop_changes_nothing(kind: str, tmp_path: 
 
 def test_a_network_that_does_not_look_gives_one_order(tmp_path: Path) -> None:
     train = process()
-    learner = Ddqn(train, 0, sees_slice=False, n_drawn=16)
+    learner = Ddqn(train, 0, sees_slice=False, replay_batch_size=16)
     fit(learner, None, tmp_path, epochs=2, batch_size=16, progress=False)
     actions = roll_out(process(seed=3), learner.policy).actions
     assert (actions == actions[0]).all()
@@ -80,12 +84,12 @@ def transitions(n: int, n_units: int, size: int) -> Transitions:
         )
 
     action = torch.randint(0, n_units, (n,), generator=g)
-    reward, is_last = torch.rand(n, generator=g), torch.rand(n, generator=g) < 0.5
-    return Transitions(torch.arange(n), view(), action, reward, view(), is_last)
+    reward, done = torch.rand(n, generator=g), torch.rand(n, generator=g) < 0.5
+    return Transitions(torch.arange(n), view(), action, reward, view(), done)
 
 
 def test_what_is_remembered_comes_back() -> None:
-    kept, memory = transitions(13, 21, 5), Memory(40, 21, 0)
+    kept, memory = transitions(13, 21, 5), Replay(40, 21, 0)
     memory.add(kept)
     drawn = memory.draw(200, torch.device("cpu"))
     assert set(drawn.slices.tolist()) == set(range(13))
@@ -96,21 +100,19 @@ def test_what_is_remembered_comes_back() -> None:
         torch.testing.assert_close(before.image, after.image[row], atol=1e-3, rtol=1e-3)
     assert torch.equal(drawn.action, kept.action[row])
     assert torch.equal(drawn.reward, kept.reward[row])
-    assert torch.equal(drawn.is_last, kept.is_last[row])
+    assert torch.equal(drawn.done, kept.done[row])
 
 
 def test_the_oldest_are_forgotten_and_drawing_goes_on_where_it_was() -> None:
-    memory = Memory(10, 21, 0)
+    memory = Replay(10, 21, 0)
     for first in range(0, 30, 6):
         new = transitions(6, 21, 4)
         memory.add(
-            Transitions(
-                new.slices + first, new.before, new.action, new.reward, new.after, new.is_last
-            )
+            Transitions(new.slices + first, new.before, new.action, new.reward, new.after, new.done)
         )
     assert len(memory) == 10
     assert set(memory.draw(300, torch.device("cpu")).slices.tolist()) == set(range(20, 30))
-    other = Memory(10, 21, 99)
+    other = Replay(10, 21, 99)
     other.load_state_dict(memory.state_dict())
     for _ in range(4):  # goes on to be alike, where the oldest are overwritten too
         one, two = (m.draw(50, torch.device("cpu")).slices for m in (memory, other))
@@ -120,7 +122,7 @@ def test_the_oldest_are_forgotten_and_drawing_goes_on_where_it_was() -> None:
 
 
 def test_twenty_thousand_transitions_of_a_large_matrix_fit_into_a_gigabyte() -> None:
-    memory = Memory(50, 320, 0)
+    memory = Replay(50, 320, 0)
     memory.add(transitions(50, 320, LARGEST))
     assert 20_000 * memory.n_bytes / 50 < 0.4e9
 
@@ -177,7 +179,7 @@ def test_exploring_takes_free_units_only_and_as_often_as_told() -> None:
 
 
 def test_an_action_is_credited_above_the_mean_of_the_other_tries_of_its_slice() -> None:
-    learner = PolicyGradient(process(), 0, n_tries=4)
+    learner = PolicyGradient(process(), 0, n_rollouts=4)
     index = torch.arange(6).repeat(4)  # as slices are laid out while they are acquired
     value = torch.rand(24)
     credit = learner._above_the_others(value)
@@ -201,15 +203,113 @@ def test_the_target_of_double_q_learning_by_hand() -> None:
     action = torch.tensor([0, 1, 2, 5, 6, 7])
     new, _ = scan.step(state, action)
     before, after = learner.network.see(state), learner.network.see(new)
-    is_last = torch.tensor([False, True] * 3)
+    done = torch.tensor([False, True] * 3)
     reward = torch.linspace(-1, 1, 6)
     with torch.no_grad():
         own = learner.network(*before).gather(1, action[:, None])[:, 0]
         best = learner.network(*after).masked_fill(new.acquired, -torch.inf).argmax(1)
         later = target(*after).gather(1, best[:, None])[:, 0]
-    expected = torch.nn.functional.smooth_l1_loss(own, reward + 0.7 * later * ~is_last)
-    kept = Transitions(torch.arange(6), before, action, reward, after, is_last)
+    expected = torch.nn.functional.smooth_l1_loss(own, reward + 0.7 * later * ~done)
+    kept = Transitions(torch.arange(6), before, action, reward, after, done)
     torch.testing.assert_close(learner.loss(kept).detach(), expected)
+
+
+def test_credit_is_of_all_that_follows_or_of_the_next_reward_alone() -> None:
+    rewards = torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])  # of one slice, two tries
+    for options, first in (({"gamma": 0.5}, 1 + 0.5 * (4 + 0.5 * 16)), ({"greedy": True}, 1.0)):
+        learner = PolicyGradient(process(), 0, n_rollouts=2, **options)  # type: ignore[arg-type]
+        credits = learner.credits(rewards)
+        assert credits[:, 0].tolist() == [-first, -12.0 if "gamma" in options else -4.0, -16.0]
+        assert torch.equal(credits[:, 1], -credits[:, 0])
+
+
+def test_exploring_falls_and_the_target_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Ddqn(process(), 0, epsilon_decay=0.5, epsilon_end=0.1, learning_rate=0.01, tau=0.1)
+    assert [learner.epsilon(done) for done in (0.0, 0.25, 0.45, 0.5, 1.0)] == pytest.approx(
+        [1, 0.5, 0.1, 0.1, 0.1]
+    )
+    chances: list[float] = []
+
+    def spy(*given: Any) -> torch.Tensor:
+        chances.append(given[2])
+        return explore(*given)
+
+    monkeypatch.setattr("kscout.acquisition.ddqn.explore", spy)
+    before = learner.dqn.target_value_network_params.flatten_keys(".").clone()
+    fit(learner, None, tmp_path, epochs=4, batch_size=48, progress=False)
+    assert chances == pytest.approx([1, 1, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1])
+    assert learner.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 / 4)
+    after = learner.dqn.target_value_network_params.flatten_keys(".")
+    own = learner.dqn.value_network_params.flatten_keys(".")
+    name = "module.0.module.layers.0.weight"
+    assert not torch.equal(after[name], before[name])
+    assert not torch.equal(after[name], own[name])
+
+
+@pytest.mark.parametrize("metric", ["mse", "psnr"])
+def test_the_best_epoch_on_validation_is_kept(metric: str, tmp_path: Path) -> None:
+    val, is_last = process(30, seed=5, metric=metric), []
+    for seed in (0, 3, 5):
+        train, options = process(metric=metric), {"learning_rate": 0.03, "epsilon_end": 1.0}
+        learner = Ddqn(train, seed, replay_batch_size=32, **options)  # type: ignore[arg-type]
+        folder = tmp_path / str(seed)
+        history = fit(learner, val, folder, epochs=4, batch_size=16, progress=False)
+        losses = [float(row["val_loss"] or 0) for row in history.rows]
+        area = roll_out(val, learner.policy).area.mean()
+        assert float(-val.sign * area) == pytest.approx(min(losses), rel=1e-5)
+        is_last.append(losses[-1] == min(losses))
+    assert not all(is_last)
+
+
+def test_masks_of_a_policy_are_those_that_it_acquires() -> None:
+    scan = process(budget=3)
+    orders = [OrderPolicy(order) for order in ([0, 1, 2], [8, 7, 6])]
+    for policy in (*orders, OraclePolicyOfEnergy()):
+        sampler = PolicySampler(scan, policy)
+        masks = sampler.for_slices(scan.data.kspace, scan.reconstructor)
+        actions = roll_out(scan, policy).actions
+        acquired = scan.initial.repeat(48, 1).scatter(1, actions, True)
+        assert torch.equal(masks, scan.units.mask(acquired))
+        some = sampler.for_slices(
+            scan.data.kspace, scan.reconstructor, None, torch.Generator().manual_seed(0)
+        )
+        counts = some[:, 0, 0].sum(1)
+        assert set(counts.tolist()) == {1, 2, 3, 4}  # each slice stops behind any step
+        assert (some <= masks).all()
+
+
+class OraclePolicyOfEnergy:
+    """Looks at the slice, and takes the line that was the brightest before any was missing."""
+
+    def preferences(self, state: State) -> torch.Tensor:
+        bright = state.image.sum((-2, -1), keepdim=True)[:, :, 0]
+        return torch.cos(torch.arange(9) * 7 * bright)
+
+
+def test_a_staged_policy_acquires_what_its_sampler_does() -> None:
+    scan = process(budget=3)
+    sampler = staged_sampler(scan, 0, n_channels=4).eval()
+    with torch.no_grad():
+        for weights in sampler.policy.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
+    masks = sampler.for_slices(scan.data.kspace, scan.reconstructor).detach()
+    actions = roll_out(scan, StagedPolicy(sampler, scan.units)).actions
+    acquired = scan.initial.repeat(48, 1).scatter(1, actions, True)
+    assert torch.equal(masks, scan.units.mask(acquired))
+    assert len(actions.unique(dim=0)) > 1
+    some = sampler.for_slices(
+        scan.data.kspace, scan.reconstructor, None, torch.Generator().manual_seed(0)
+    ).detach()
+    assert set(some[:, 0, 0].sum(1).tolist()) == {2, 3, 4}
+    assert (some <= masks).all()
+
+
+def test_it_learns_on_the_device_of_the_scan(tmp_path: Path) -> None:
+    learner = Evaluator(process(8), 0)
+    fit(learner, None, tmp_path, epochs=1, progress=False)
+    assert learner.trainer.strategy.root_device == learner.process.device
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -224,7 +324,7 @@ def test_a_loss_that_is_not_finite_is_told(kind: str, tmp_path: Path) -> None:
 def test_two_seeds_do_not_draw_the_same(tmp_path: Path) -> None:
     taken = []
     for seed in (0, 1):
-        learner = Ddqn(process(), seed, n_drawn=8)
+        learner = Ddqn(process(), seed, replay_batch_size=8)
         fit(learner, None, tmp_path / str(seed), epochs=1, batch_size=48, progress=False)
-        taken.append(learner.memory.buffer[:]["action"])
+        taken.append(learner.replay.buffer[:]["action"])
     assert not torch.equal(*taken)

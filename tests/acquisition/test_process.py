@@ -2,8 +2,10 @@
 
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from kscout.acquisition.env import AcquisitionVectorEnv, initial_lines
@@ -17,12 +19,13 @@ from kscout.acquisition.policies import (
     low_to_high,
     one_side_first,
 )
-from kscout.acquisition.process import METRICS, Process, Units
+from kscout.acquisition.process import METRICS, Process, State
 from kscout.acquisition.rollout import roll_out
 from kscout.data import KspaceSet
 from kscout.errors import UserError
 from kscout.physics.fourier import image_to_kspace
 from kscout.recon import RECONSTRUCTORS
+from kscout.sampling.units import Units
 from laws import complex_normal
 
 SHAPE = (12, 13)
@@ -63,13 +66,49 @@ def test_scores_rewards_and_ends_are_those_of_a_delta() -> None:
         scores.append(state.score)
         rewards.append(reward)
         ends.append(scan.is_done(state))
-    # what was not acquired is missing from the pixel's line: Parseval along kx
-    missing = torch.tensor([11, 10, 9, 8]) / 13 * 4 / (12 * 13)
-    amplitude = torch.cat([s for s in scores])
-    assert torch.allclose(amplitude[-1] - amplitude[0], -torch.cat(rewards).sum())
-    assert (amplitude.diff() < 0).all()
-    assert (amplitude <= missing + 1e-6).all()  # of magnitudes, the error is no larger
+    columns, expected = [6, 5], []
+    for action in (None, 0, 12, 3):
+        columns += [] if action is None else [action]
+        x = np.arange(13) - 6
+        row = np.abs(sum(np.exp(2j * np.pi * (k - 6) * x / 13) for k in columns)) * 2 / 13
+        expected.append(np.square(row - 2 * (x == 0)).sum() / (12 * 13))
+    assert torch.cat(scores).tolist() == pytest.approx(expected, rel=1e-5)
+    assert torch.cat(rewards).tolist() == pytest.approx(-np.diff(expected), rel=1e-5)
     assert ends == [False, False, True]
+
+
+def test_every_metric_is_that_of_the_images() -> None:
+    data, index = slices(), torch.tensor([3, 4])  # of two scans, each with a maximum of its own
+    reference = data.image(data.target)
+    peaks = [reference[:4].max(), reference[4].max()]
+    for metric in METRICS:
+        state = process(data, metric=metric).start(index)
+        for row, i in enumerate(index.tolist()):
+            image, true, peak = state.image[row], reference[i], float(peaks[row])
+            mse = float((image - true).double().square().mean())
+            expected = {
+                "mse": mse,
+                "nmse": mse / float(true.double().square().mean()),
+                "psnr": 10 * np.log10(peak**2 / mse),
+                "ssim": structural_similarity(
+                    image.double().numpy(),
+                    true.double().numpy(),
+                    data_range=peak,
+                    gaussian_weights=True,
+                    sigma=1.5,
+                    use_sample_covariance=False,
+                ),
+            }
+            assert float(state.score[row]) == pytest.approx(expected[metric], rel=1e-4)
+
+
+def test_a_slice_without_signal_is_told() -> None:
+    data = slices()
+    kspace = data.kspace.clone()
+    for value in (0, torch.nan):
+        kspace[2] = value
+        with pytest.raises(UserError, match="slice 2 has no signal, or is not finite"):
+            process(KspaceSet(kspace, kspace, data.volume, data.coil_scale))
 
 
 @pytest.mark.parametrize(("units", "n"), [("lines", 13), ("points", 156), ("tile", 12)])
@@ -143,10 +182,11 @@ def test_low_frequencies_are_drawn_more_often() -> None:
     assert len(drawn.unique()) > 8
 
 
-def test_the_oracle_is_the_best_of_all_actions_tried() -> None:
-    scan = process()
+@pytest.mark.parametrize("metric", ["mse", "psnr"])
+def test_the_oracle_is_the_best_of_all_actions_tried(metric: str) -> None:
+    scan = process(metric=metric)
     state = scan.start(torch.arange(5))
-    best = choose(OraclePolicy(scan, most_at_once=7), state)
+    best = choose(OraclePolicy(scan), state)
     gains = torch.full(state.acquired.shape, -torch.inf, dtype=torch.float64)
     for row, unit in (~state.acquired).nonzero().tolist():
         one = scan.start(state.index[row : row + 1])
@@ -154,8 +194,15 @@ def test_the_oracle_is_the_best_of_all_actions_tried() -> None:
     assert best.tolist() == gains.argmax(1).tolist()
 
 
-def test_no_other_first_line_helps_the_training_slices_more_than_the_learned_one() -> None:
-    scan = process(budget=2)
+@pytest.mark.parametrize("metric", ["mse", "psnr"])
+def test_no_other_first_line_helps_the_training_slices_more_than_the_learned_one(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = process(budget=2, metric=metric)
+    whole = greedy_order(scan, n_slices=5, seed=0)
+    monkeypatch.setattr("kscout.acquisition.process.MOST_AT_ONCE", 800)  # two slices at once
+    assert scan.at_once == 2
+    assert greedy_order(scan, n_slices=5, seed=0) == whole
     order = greedy_order(scan, n_slices=5, seed=0).order
     free = (~scan.initial).nonzero().flatten().tolist()
     gains = {}
@@ -236,3 +283,26 @@ def test_what_is_wrong_is_said_with_what_is_valid() -> None:
 def test_scenarios_scale_with_the_matrix(scenario: str, n: int) -> None:
     assert initial_lines(scenario, 332) == n
     assert initial_lines(scenario, 28) == max(2, round(n * 28 / 332))
+
+
+class Wrong:
+    """A policy with a mistake."""
+
+    def __init__(self, preferences: Tensor) -> None:
+        self.wrong = preferences
+
+    def preferences(self, state: State) -> Tensor:
+        return self.wrong
+
+
+def test_preferences_of_another_shape_or_none_are_told() -> None:
+    scan = process()
+    with pytest.raises(UserError, match=r"Wrong has preferences of shape \(3,\): valid is \(5, 13"):
+        roll_out(scan, Wrong(torch.zeros(3)))
+    nan = torch.full((5, 13), torch.nan)
+    with pytest.raises(UserError, match="Wrong has preferences that are NaN"):
+        roll_out(scan, Wrong(nan))
+    nan[:, 2:6] = 1  # of units that were acquired nobody asks
+    scan = process(budget=1)
+    nan[~scan.initial.expand(5, -1)] = 0
+    assert roll_out(scan, Wrong(nan)).actions[0].tolist() == [0]

@@ -408,3 +408,23 @@ def test_killed_and_damaged_it_ends_in_the_same_results(done: Done, tmp_path: Pa
     assert (folder.path / "records.csv").read_bytes() == (
         done.folder.path / "records.csv"
     ).read_bytes()
+
+
+def test_results_of_another_suite_are_not_overwritten(tmp_path: Path) -> None:
+    mine, path = suite(), tmp_path / "tiny.json"
+    results.refuse_results_of_another(path, mine)  # none are there
+    document = {
+        "metric": mine.metric,
+        "seeds": mine.seeds[:2],
+        "data": mine.data.model_dump(mode="json"),
+        "methods": {name: results._method(mine, name) for name in list(mine.masks)[:1]},
+        "reconstructors": {n: results._reconstructor(mine, n) for n in mine.reconstructors},
+    }
+    path.write_text(json.dumps(document))
+    results.refuse_results_of_another(path, mine)  # fewer seeds and methods: it has grown
+    for key, value in (("data", {}), ("seeds", [0, 99]), ("methods", {"other": 1})):
+        path.write_text(json.dumps(document | {key: value}))
+        with pytest.raises(UserError, match=f"another suite of this name \\({key} differ\\)"):
+            results.refuse_results_of_another(path, mine)
+    path.write_text("{")
+    results.refuse_results_of_another(path, mine)  # of none; it is set aside later

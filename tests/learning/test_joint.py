@@ -336,3 +336,19 @@ def test_validation_of_any_number_of_lines_is_of_as_many_as_training(tmp_path: P
     norm = VAL.target.abs().square().sum()
     expected = budgeted_nmse(predicted, VAL.kspace, VAL.target, masks, norm)
     assert losses[0] == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(
+    left: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampler, net = make()
+    whole = fit(tmp_path / "whole", sampler, net).rows
+    last = tmp_path / "whole" / "training" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:left])
+    again = fit(tmp_path / "whole", *make()).rows
+    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in whole]
+    assert "is damaged: kept as last.ckpt.damaged, and trained from the start" in (
+        capsys.readouterr().err
+    )
+    assert last.with_name("last.ckpt.damaged").stat().st_size == left

@@ -43,16 +43,31 @@ class FreeUnits(spaces.Discrete):
         return super().sample(mask, probability)
 
 
+class FreeUnitsOfAll(spaces.MultiDiscrete):
+    """The same for a batch of slices: ``(env,)`` units."""
+
+    def __init__(self, free: NDArray[np.int8]) -> None:
+        super().__init__([free.shape[1]] * len(free))
+        self.free = free
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
+        if probability is None:
+            mask = tuple(np.asarray(self.free if mask is None else mask, dtype=np.int8))
+        return super().sample(mask, probability)
+
+
 class _Order:
     """Which slices come next: at random in training, each once before any comes twice elsewhere."""
 
     def __init__(self, n_slices: int, is_shuffled: bool) -> None:
         self.n_slices, self.is_shuffled = n_slices, is_shuffled
-        self.seed(0)
+        self.generator = torch.Generator()
+        self.generator.seed()  # as gymnasium asks: without a seed no two begin alike
+        self._left: list[int] = []
 
     def seed(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self._left: list[int] = []
+        self.generator.manual_seed(seed)
+        self._left = []
 
     def next(self, n: int) -> Tensor:
         while len(self._left) < n:
@@ -119,7 +134,7 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
         free = (~self.process.initial).cpu().numpy().astype(np.int8)
         self.single_action_space: FreeUnits = FreeUnits(free)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(spaces.Discrete(n_units), num_envs)
+        self.action_space: FreeUnitsOfAll = FreeUnitsOfAll(np.repeat(free[None], num_envs, 0))
 
     def use(self, split: Split) -> None:
         """Go over to another split; begin it with :meth:`reset`."""
@@ -143,11 +158,14 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
     ) -> tuple[dict[str, Tensor], Info]:
         """Begin the next slices; with a seed, those that it says.
 
-        ``options={"split": name}`` goes over to another split first.
+        ``options={"split": name}`` goes over to another split first. A ``reset_mask``, which
+        gymnasium's wrappers give, must be of all: episodes of a batch begin together.
         """
         options = options or {}
-        if set(options) - {"split"}:
+        if set(options) - {"split", "reset_mask"}:
             raise UserError(f"options {sorted(options)} are not known: valid is split")
+        if not np.all(options.get("reset_mask", True)):
+            raise UserError("a reset_mask of some episodes: valid is all, as they end together")
         if "split" in options:
             self.use(options["split"])
         if seed is not None:
@@ -175,8 +193,10 @@ class AcquisitionVectorEnv(VectorEnv[dict[str, Tensor], Tensor, Tensor]):
 
     def _observed(self) -> tuple[dict[str, Tensor], Info]:
         state = self.state
+        free = (~state.acquired).to(torch.int8)
+        self.action_space.free = free.cpu().numpy().copy()
         info = {
-            "action_mask": (~state.acquired).to(torch.int8),
+            "action_mask": free,
             "score": state.score,
             "index": state.index,
         }
@@ -219,13 +239,13 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         return self._numpy(*self.batch.reset(seed=seed, options=options))
 
     def step(self, action: np.int64) -> tuple[dict[str, NDArray[Any]], float, bool, bool, Info]:
-        seen, reward, ended, _, info = self.batch.step(torch.as_tensor([int(action)]))
+        seen, reward, ended, _, info = self.batch.step(torch.as_tensor(np.asarray([action])))
         observation, info = self._numpy(seen, info)
         return observation, float(reward), bool(ended), False, info
 
     def try_action(self, action: int) -> tuple[dict[str, NDArray[Any]], float]:
         """What an action would show and gain; nothing is acquired."""
-        seen, gain = self.batch.try_action(torch.as_tensor([int(action)]))
+        seen, gain = self.batch.try_action(torch.as_tensor(np.asarray([action])))
         return {name: value[0].cpu().numpy() for name, value in seen.items()}, float(gain)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
@@ -243,7 +263,7 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
 
     def _numpy(self, seen: dict[str, Tensor], info: Info) -> tuple[dict[str, NDArray[Any]], Info]:
         free = info["action_mask"][0].cpu().numpy()
-        self.free.free = free
+        self.free.free = free.copy()
         shown = {name: value[0].cpu().numpy() for name, value in seen.items()}
         return shown, {
             "action_mask": free,

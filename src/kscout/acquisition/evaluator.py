@@ -15,14 +15,14 @@ class Evaluator(Learner):
     """Learns the error that the reconstruction has in every unit; the worst is acquired next.
 
     It learns from the fully sampled slices, not from rewards: the decades of the squared error of
-    each unit's k-space. Those of Zhang et al. are similarities of images that each hold one unit's
-    k-space alone; by Parseval's theorem their squared error is the one here.
+    each unit's k-space, the mean over its points. Those of Zhang et al. are similarities of images
+    that each hold one unit's k-space alone, which fall as that error rises.
 
     Parameters
     ----------
     process : of the training slices
     seed : of weights and exploration
-    exploring : chance of a random unit in training, so that all kinds of states are seen
+    epsilon : chance of a random unit, throughout the training, so that all kinds of states are seen
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Evaluator(Learner):
         seed: int,
         *,
         learning_rate: Rate = 1e-3,
-        exploring: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        epsilon: Annotated[float, Field(ge=0, le=1)] = 0.5,
     ) -> None:
         network = UnitNetwork(process.units, seed)
         super().__init__(process, network, seed, learning_rate=learning_rate, reward="gain")
-        self.exploring = exploring
+        self.epsilon = epsilon
 
     def learn(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         state, losses, gained = self.process.start(index), [], []
@@ -45,7 +45,7 @@ class Evaluator(Learner):
             loss = (predicted - self._error(state))[free].square().mean()
             self.step(loss)
             losses.append(loss.detach())
-            action = explore(self.policy, state, self.exploring, generator)
+            action = explore(self.policy, state, self.epsilon, generator)
             new, gain = self.process.step(state, action)
             gained.append(self.rewards(state, gain))
             state = new

@@ -14,8 +14,8 @@ from kscout.acquisition.process import Process, State
 class PolicyGradient(Learner):
     """Learns the chances of all units; what does better than other tries of a slice gets more.
 
-    Every slice is acquired ``n_tries`` times at once. Each action is credited with the rewards that
-    follow it, above the mean of the other tries at the same step (Kool et al. 2019). A greedy
+    Every slice is acquired ``n_rollouts`` times at once. Each action is credited with the rewards
+    that follow it, above the mean of the other tries at the same step (Kool et al. 2019). A greedy
     learner credits an action with its own reward alone. Once learned, the likeliest unit is taken.
 
     Parameters
@@ -24,7 +24,7 @@ class PolicyGradient(Learner):
     seed : of weights and of what is drawn
     greedy : whether later rewards count for nothing; Bakker et al. found it as good
     gamma : discount of later rewards
-    n_tries : of every slice
+    n_rollouts : of every slice
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class PolicyGradient(Learner):
         learning_rate: Rate = 1e-3,
         reward: Reward = "area",
         gamma: Discount = 1.0,
-        n_tries: Annotated[int, Field(ge=2, le=64)] = 8,
+        n_rollouts: Annotated[int, Field(ge=2, le=64)] = 8,
     ) -> None:
         network = UnitNetwork(process.units, seed, sees_slice=sees_slice)
         super().__init__(process, network, seed, learning_rate=learning_rate, reward=reward)
-        self.gamma, self.n_tries = 0.0 if greedy else gamma, n_tries
+        self.gamma, self.n_rollouts = 0.0 if greedy else gamma, n_rollouts
 
     def learn(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        state = self.process.start(index.repeat(self.n_tries))
+        state = self.process.start(index.repeat(self.n_rollouts))
         log_chances, rewards = [], []
         while not self.process.is_done(state):
             log_chance = self._log_chances(state)
@@ -53,13 +53,17 @@ class PolicyGradient(Learner):
             new, gain = self.process.step(state, action)
             rewards.append(self.rewards(state, gain))
             state = new
-        credit, after = [], torch.zeros_like(rewards[0])
-        for reward in reversed(rewards):
-            after = reward + self.gamma * after
-            credit.append(self._above_the_others(after))
-        loss = -(torch.stack(credit[::-1]) * torch.stack(log_chances)).mean()
+        loss = -(self.credits(torch.stack(rewards)) * torch.stack(log_chances)).mean()
         self.step(loss)
         return loss.detach(), torch.stack(rewards).sum(0).mean()
+
+    def credits(self, rewards: Tensor) -> Tensor:
+        """What follows each action, above the mean of the other tries: float ``(step, batch)``."""
+        after, credits = torch.zeros_like(rewards[0]), []
+        for reward in reversed(rewards):
+            after = reward + self.gamma * after
+            credits.append(self._above_the_others(after))
+        return torch.stack(credits[::-1])
 
     def _log_chances(self, state: State) -> Tensor:
         values = self.network(*self.network.see(state))
@@ -67,6 +71,6 @@ class PolicyGradient(Learner):
         return log_chances
 
     def _above_the_others(self, value: Tensor) -> Tensor:
-        of_slice = value.reshape(self.n_tries, -1)
-        others = (of_slice.sum(0) - of_slice) / (self.n_tries - 1)
+        of_slice = value.reshape(self.n_rollouts, -1)
+        others = (of_slice.sum(0) - of_slice) / (self.n_rollouts - 1)
         return (of_slice - others).flatten()

@@ -1,6 +1,5 @@
 """What every learned policy has: a network, episodes to learn from, and a training that goes on."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,9 +29,9 @@ SCALED_BY = 256
 
 
 class Learner(pl.LightningModule):
-    """Learns :attr:`network` from one episode of every training slice in each epoch.
+    """Learns :attr:`network`, going over all training slices in each epoch.
 
-    Subclasses say in :meth:`learn` what a batch of slices teaches.
+    Subclasses say in :meth:`learn` what a batch of slices teaches, and how often it is acquired.
 
     Parameters
     ----------
@@ -58,12 +57,9 @@ class Learner(pl.LightningModule):
         self.process, self.network, self.seed = process, network, seed
         self.learning_rate, self.reward = learning_rate, reward
         self.validation: Process | None = None
-        start = process.start(torch.arange(min(SCALED_BY, len(process.data))))
-        self.unit = float(start.score.abs().mean()) or 1.0
-        if not math.isfinite(self.unit):
-            raise UserError(
-                f"{process.metric} of a training slice is not finite: is one of them all zero?"
-            )
+        some = torch.arange(min(SCALED_BY, len(process.data))).split(process.at_once)
+        scores = torch.cat([process.start(part).score for part in some])
+        self.unit = float(scores.abs().mean()) or 1.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network.parameters(), self.learning_rate)
@@ -191,6 +187,7 @@ def fit(
         epochs=epochs,
         patience=patience,
         progress=progress,
+        accelerator=learner.process.device.type,
     )
     best = torch.load(folder / "training" / "best.ckpt", map_location="cpu", weights_only=True)
     learner.load_state_dict(best["state_dict"])

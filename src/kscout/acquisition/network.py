@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kscout.acquisition.process import State, Units
+from kscout.acquisition.process import State
+from kscout.errors import UserError
+from kscout.sampling.units import Units
 
 TINY = 1e-4
 """Of the mean square, in the logarithm of energies: what lies below is nothing."""
@@ -125,4 +127,6 @@ class NetworkPolicy:
     @torch.no_grad()
     def preferences(self, state: State) -> Tensor:
         values: Tensor = self.network(*self.network.see(state))
+        if not torch.isfinite(values).all():
+            raise UserError("the values of units are not finite: use a lower learning rate")
         return values

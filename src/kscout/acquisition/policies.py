@@ -19,8 +19,22 @@ class Policy(Protocol):
 
 
 def choose(policy: Policy, state: State) -> Tensor:
-    """The preferred unit of those left, int64 ``(batch,)``; of equals the lower index."""
+    """The preferred unit of those left, int64 ``(batch,)``; of equals the lower index.
+
+    Raises
+    ------
+    UserError
+        if the policy's preferences have another shape, or are NaN
+    """
     preferred = policy.preferences(state).to(state.acquired.device)
+    name = type(policy).__name__
+    if preferred.shape != state.acquired.shape:
+        raise UserError(
+            f"{name} has preferences of shape {tuple(preferred.shape)}: valid is "
+            f"{tuple(state.acquired.shape)}, (batch, unit)"
+        )
+    if (preferred.isnan() & ~state.acquired).any():
+        raise UserError(f"{name} has preferences that are NaN: valid are numbers, or infinity")
     return preferred.masked_fill(state.acquired, -torch.inf).argmax(1)
 
 
@@ -99,16 +113,15 @@ class OraclePolicy:
     Parameters
     ----------
     process : of the very slices that it will be asked about
-    most_at_once : reconstructions at a time
     """
 
-    def __init__(self, process: Process, most_at_once: int = 256) -> None:
-        self.process, self.most_at_once = process, most_at_once
+    def __init__(self, process: Process) -> None:
+        self.process = process
 
     def preferences(self, state: State) -> Tensor:
         gain = torch.full(state.acquired.shape, -torch.inf, dtype=torch.float64)
         tried = (~state.acquired).nonzero()
-        for part in tried.split(self.most_at_once):
+        for part in tried.split(self.process.at_once):
             row, unit = part.unbind(1)
             acquired = state.acquired[row].scatter(1, unit[:, None], True)
             score = self.process.observe(state.index[row.cpu()], acquired).score
@@ -120,12 +133,12 @@ def greedy_order(
     process: Process,
     n_slices: int,
     seed: int,
-    most_at_once: int = 256,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> OrderPolicy:
     """The order learned from training slices: at each step the unit that helps most of them most.
 
-    The strongest order that does not look at the slice: what an adaptive policy must beat.
+    It does not look at the slice, and is what an adaptive policy must beat. Each step is the best
+    next one, which need not make the best order.
 
     Parameters
     ----------
@@ -135,12 +148,13 @@ def greedy_order(
     """
     generator = torch.Generator().manual_seed(seed)
     index = torch.randperm(len(process.data), generator=generator)[:n_slices]
-    oracle = OraclePolicy(process, most_at_once)
-    state = process.start(index)
-    order: list[int] = []
-    while not process.is_done(state):
-        mean_gain = oracle.preferences(state).mean(0)
-        order.append(int(mean_gain.argmax()))
-        state, _ = process.step(state, torch.full((len(index),), order[-1]))
+    oracle, acquired, order = OraclePolicy(process), process.initial.clone(), list[int]()
+    while len(order) < process.budget:
+        gain = torch.zeros(process.units.n, dtype=torch.float64)
+        for part in index.split(process.at_once):
+            state = process.observe(part, acquired.expand(len(part), -1))
+            gain += oracle.preferences(state).sum(0)
+        order.append(int(gain.argmax()))
+        acquired[order[-1]] = True
         advance(len(order), process.budget)
     return OrderPolicy(order)

@@ -7,7 +7,7 @@ and taking it are the same call.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +16,9 @@ from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
 from kscout.metrics import maximum_of_volumes, nmse, psnr, ssim
 from kscout.recon.base import Reconstructor
-from kscout.sampling.budget import Budget, squared_radius, take_highest
-from kscout.sampling.tiles import repeat_tile
+from kscout.sampling.units import Units
 
 Metric = Literal["nmse", "mse", "psnr", "ssim"]
-UnitKind = Literal["lines", "points", "tile"]
 _Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 METRICS: dict[str, tuple[_Score, int]] = {
@@ -34,62 +32,8 @@ METRICS: dict[str, tuple[_Score, int]] = {
 }
 """Each with +1 where more is better, -1 where less is."""
 
-_CHUNK = 64
-"""Slices whose reference images are made at once: all coils of all slices may not fit."""
-
-
-@dataclass(frozen=True)
-class Units:
-    """What can be acquired at once: lines, points, or all points at one place of a repeated tile.
-
-    Attributes
-    ----------
-    plane : int64 ``(ky, kx)``, the unit that every point belongs to
-    """
-
-    plane: Tensor
-    kind: UnitKind
-
-    @staticmethod
-    def of(
-        shape: tuple[int, int],
-        kind: UnitKind = "lines",
-        tile: tuple[int, int] = (4, 4),
-    ) -> "Units":
-        """Columns, single points, or the places of a tile of which one falls on DC."""
-        rows, columns = (torch.arange(n) for n in shape)
-        if kind == "lines":
-            return Units(columns.expand(shape).contiguous(), kind)
-        if kind == "points":
-            return Units(rows[:, None] * shape[1] + columns, kind)
-        if kind != "tile":
-            raise UserError(
-                f"units '{kind}' are not known: valid is {', '.join(get_args(UnitKind))}"
-            )
-        places = torch.arange(tile[0] * tile[1]).reshape(tile)
-        return Units(repeat_tile(places, shape), kind)
-
-    @property
-    def n(self) -> int:
-        return int(self.plane.max()) + 1
-
-    @property
-    def distance(self) -> Tensor:
-        """Of each unit's nearest point from DC, float64 ``(unit,)``; 1 at the middle of an edge."""
-        radius = squared_radius((self.plane.shape[0], self.plane.shape[1])).sqrt()
-        least = torch.full((self.n,), torch.inf, dtype=radius.dtype)
-        return least.scatter_reduce(0, self.plane.flatten(), radius.flatten(), "amin")
-
-    def mask(self, acquired: Tensor) -> Tensor:
-        """Bool ``(batch, unit)`` to float ``(batch, 1, ky, kx)``."""
-        return acquired[:, self.plane.to(acquired.device)].unsqueeze(1).float()
-
-    def nearest(self, n: int) -> Tensor:
-        """The ``n`` units nearest to DC, bool ``(unit,)``; of equals the lower index."""
-        none = torch.zeros(1, self.n, dtype=torch.bool)
-        if n == 0:
-            return none[0]
-        return take_highest(-self.distance[None], Budget((1, self.n), n, none))[0]
+MOST_AT_ONCE = 2**21
+"""Points of k-space, over slices and coils, that are reconstructed at once: all may not fit."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +80,8 @@ class Process:
     Raises
     ------
     UserError
-        if the set is empty or has another shape than the units, or units are too few for the budget
+        if the set is empty or has another shape than the units, a slice has no signal, or units are
+        too few for the budget
     """
 
     def __init__(
@@ -167,8 +112,22 @@ class Process:
             raise UserError(f"metric '{metric}' is not known: valid is {', '.join(METRICS)}")
         self.metric = metric
         self._measure, self.sign = METRICS[metric]
-        self._reference = torch.cat([data.image(part) for part in data.target.split(_CHUNK)])
-        self._peak = maximum_of_volumes(self._reference.amax((-2, -1)), data.volume)
+        parts = data.target.split(self.at_once)
+        self._reference = torch.cat([data.image(part) for part in parts])
+        peaks = self._reference.amax((-2, -1))
+        unfit = (~((peaks > 0) & torch.isfinite(peaks))).nonzero().flatten().tolist()
+        if unfit:
+            raise UserError(
+                f"slice {unfit[0]} has no signal, or is not finite: valid is to leave such slices "
+                "out, as there is nothing to acquire"
+            )
+        self._peak = maximum_of_volumes(peaks, data.volume)
+
+    @property
+    def at_once(self) -> int:
+        """Slices that are reconstructed together."""
+        per_slice = self.data.n_coils * self.units.plane.numel()
+        return max(1, MOST_AT_ONCE // per_slice)
 
     def through(self, reconstructor: Reconstructor) -> "Process":
         """The same, seen through another reconstructor."""
@@ -214,9 +173,22 @@ class Process:
         n_after = self.budget - (state.n_acquired - self.n_initial)
         return (n_after - 0.5) / self.budget
 
-    @torch.no_grad()
     def observe(self, index: Tensor, acquired: Tensor) -> State:
         """Reconstruct slices from what they have acquired, bool ``(batch, unit)``."""
+        parts = [
+            self._observe(*part)
+            for part in zip(index.split(self.at_once), acquired.split(self.at_once), strict=True)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        kspace, image, score = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("kspace", "image", "score")
+        )
+        return State(index, acquired, kspace, image, score)
+
+    @torch.no_grad()
+    def _observe(self, index: Tensor, acquired: Tensor) -> State:
         kspace = self.data.kspace[index].to(self.device)
         mask = self.units.mask(acquired)
         estimate = self.reconstructor(kspace * mask, mask)
@@ -253,10 +225,12 @@ class Process:
 
 def check_scan(units: Units, n_initial: int, budget: int) -> None:
     """Raise ``UserError`` unless there are units enough."""
-    if not 0 <= n_initial < units.n or not 1 <= budget <= units.n - n_initial:
+    if not 0 <= n_initial < units.n:
+        raise UserError(f"n_initial {n_initial} of {units.n} units: valid is 0 to {units.n - 1}")
+    if not 1 <= budget <= units.n - n_initial:
         raise UserError(
             f"n_initial {n_initial} and budget {budget} do not fit {units.n} units: valid is a "
-            f"budget of 1 to {max(0, units.n - n_initial)} with this n_initial"
+            f"budget of 1 to {units.n - n_initial} with this n_initial"
         )
 
 

@@ -1,11 +1,12 @@
 """Policies by name: those that need no training of their own, and those that learn.
 
 To add one that needs none, write a function of (training process, process that is judged, seed) and
-add it to ``POLICIES``; to add one that learns, write a :class:`Learner` and add it to ``LEARNERS``.
+add it to ``POLICIES``, and to ``ROLES`` unless it looks at the slice; to add one that learns, write
+a :class:`Learner` and add it to ``LEARNERS``.
 Keyword-only arguments are what a configuration may set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -114,11 +115,32 @@ def staged_sampler(
     unit = train.units.kind
     if unit == "tile":
         raise UserError("a staged policy acquires lines or points: valid is scan.units of these")
+    if train.budget < 2:
+        raise UserError("a staged policy with a budget of 1 never looks: valid is 2 or more")
     plane = train.units.mask(train.initial[None].cpu())[0, 0].bool()
     n_units = n_initial + train.budget
     budget = Budget(shape, n_units * (shape[0] if unit == "lines" else 1), plane)
     options: dict[str, Any] = {"n_channels": n_channels, "init": init, "noise": noise}
-    return StagedSampler(budget, seed, n_stages=train.budget, unit=unit, **options)
+    sampler = StagedSampler(budget, seed, n_stages=train.budget, unit=unit, **options)
+    sampler.any_number = True  # what is judged is the curve, not its end
+    return sampler
+
+
+Role = Literal["random", "order", "adaptive", "oracle"]
+
+ROLES: dict[str, Role] = {
+    "random": "random",
+    "low_frequency_random": "random",
+    "order": "order",
+    GREEDY_ORDER: "order",
+    "oracle": "oracle",
+}
+"""What a kind is beside others: a fixed order, say. Those left out look at the slice."""
+
+
+def role(kind: str, options: Mapping[str, Any]) -> Role:
+    """Of a policy; one that could look at the slice and does not is an order."""
+    return "order" if options.get("sees_slice") is False else ROLES.get(kind, "adaptive")
 
 
 ENTRIES: dict[str, Callable[..., Any]] = {

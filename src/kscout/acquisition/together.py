@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from kscout.acquisition.policies import Policy, choose
-from kscout.acquisition.process import Process, State, Units
+from kscout.acquisition.process import Process, State
 from kscout.learning.joint import fit_jointly
 from kscout.recon.base import Reconstructor
 from kscout.sampling import Budget, Sampler, StagedSampler
 from kscout.sampling.base import Reconstruct
+from kscout.sampling.units import Units
 
 
 class PolicySampler(Sampler):
     """The masks that a policy makes, for training a reconstructor with them.
 
-    In training and validation every batch stops after a random number of actions, because the
+    In training and validation every slice ends after a random number of actions, because the
     reconstructor will be looked at after each of them. Nothing of the policy is trained.
 
     Parameters
@@ -28,7 +29,7 @@ class PolicySampler(Sampler):
     """
 
     adaptive: ClassVar[bool] = True
-    any_number: ClassVar[bool] = True
+    any_number = True
     without_looking: Tensor
 
     def __init__(self, process: Process, policy: Policy) -> None:
@@ -49,15 +50,19 @@ class PolicySampler(Sampler):
         shared: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        n_steps = self.process.budget
+        n, budget = len(kspace), self.process.budget
+        n_steps = torch.full((n,), budget)
         if generator is not None:
-            n_steps = int(torch.randint(n_steps + 1, (), generator=generator))
-        acquired = self.process.initial.to(kspace.device).expand(len(kspace), -1)
-        for _ in range(n_steps):
-            mask = self.process.units.mask(acquired)
-            estimate = reconstruct(kspace * mask, mask)
-            state = _unscored(acquired, estimate, self.process.data.image(estimate))
-            acquired = acquired.scatter(1, choose(self.chooser, state)[:, None], True)
+            n_steps = torch.randint(budget + 1, (n,), generator=generator)
+        acquired = self.process.initial.to(kspace.device).repeat(n, 1)
+        for step in range(budget):
+            (rows,) = (n_steps > step).to(kspace.device).nonzero(as_tuple=True)
+            if not len(rows):
+                break
+            mask = self.process.units.mask(acquired[rows])
+            estimate = reconstruct(kspace[rows] * mask, mask)
+            state = _unscored(acquired[rows], estimate, self.process.data.image(estimate))
+            acquired[rows, choose(self.chooser, state)] = True
         return self.process.units.mask(acquired)
 
 

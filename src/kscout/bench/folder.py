@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -151,10 +150,12 @@ class BenchFolder:
 
     def refuse_other_final(self, plan: Sweep) -> None:
         """Raise ``UserError`` if other trials were chosen before than now."""
+        if (self.final.path / "sweep.yaml").exists():
+            self.final.sweep()  # a damaged one says so
         try:
             self.final.refuse_other(plan)
         except UserError as error:
-            raise self._of_another(["the choice of trials"]) from error
+            raise self._of_another(["the choice of trials, or fewer seeds,"]) from error
 
     def tuning_runs(self, suite: Suite) -> list[BenchRun]:
         """Every trial at the first seed, in the order of the sweep."""
@@ -209,11 +210,7 @@ def set_damaged_aside(runs: Sequence[BenchRun], console: Console) -> bool:
 def set_aside(path: Path, console: Console) -> None:
     """Rename what is damaged, and say that what it held is worked out again."""
     if path.exists():
-        aside = path.with_name(f"{path.name}.damaged")
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        path.replace(aside)
-        said = f"{path} is damaged: kept as {aside.name}, and worked out again"
+        said = f"{path} is damaged: kept as {atomic.set_aside(path).name}, and worked out again"
     else:
         said = f"{path} is gone: worked out again"
     console.print(said, style="yellow", soft_wrap=True, highlight=False)

@@ -1,5 +1,6 @@
 """What a suite found, as one document of plain values: the source of every table and picture."""
 
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from kscout.bench.folder import WHERE, BenchRun
 from kscout.bench.suite import Suite
 from kscout.bench.swapped import MOST_SLICES, Table
 from kscout.data import Splits
+from kscout.errors import UserError
 from kscout.evaluation import METRICS, Record
 from kscout.experiment.config import SEARCHES
 from kscout.report.table import FEW_SCANS
@@ -97,6 +99,38 @@ def document(suite: Suite, evidence: Evidence, command: str) -> Document:
         "work": _of_each(tested, lambda runs: _work(runs, n_train)),
         "seconds": _of_each(tested, _median_seconds),
     }
+
+
+def refuse_results_of_another(path: Path, suite: Suite) -> None:
+    """Raise ``UserError`` if a file of this name holds the results of another suite.
+
+    As the runs, results may grow by methods, reconstructors and seeds. One that cannot be read is
+    of none.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        ours = {
+            "metric": suite.metric,
+            "data": suite.data.model_dump(mode="json"),
+            "methods": {name: _method(suite, name) for name in suite.masks},
+            "reconstructors": {name: _reconstructor(suite, name) for name in suite.reconstructors},
+            "seeds": {seed: seed for seed in suite.seeds},
+        }
+        theirs = {**before, "seeds": {seed: seed for seed in before["seeds"]}}
+        changed = [key for key in ours if not _contains(ours[key], theirs[key])]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if changed:
+        raise UserError(
+            f"{path} holds results of another suite of this name ({', '.join(changed)} differ): "
+            "choose another --results, or remove it"
+        )
+
+
+def _contains(after: Any, before: Any) -> bool:
+    if not isinstance(after, dict) or after.get("kind"):
+        return bool(after == before)
+    return all(key in after and after[key] == value for key, value in before.items())
 
 
 def _method(suite: Suite, name: str) -> Document:

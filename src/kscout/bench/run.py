@@ -19,7 +19,7 @@ from kscout.bench.folder import (
     write_json,
     write_records,
 )
-from kscout.bench.results import Evidence, document
+from kscout.bench.results import Evidence, document, refuse_results_of_another
 from kscout.bench.suite import Suite, with_hint
 from kscout.bench.swapped import swapped
 from kscout.data import Splits
@@ -100,13 +100,14 @@ def run_suite(
     splits = _data(suite, console)
     findings = audit.before(suite, splits)
     _refuse_unwritable(results)
+    out = results / f"{suite.name.replace(' ', '-')}.json"
+    refuse_results_of_another(out, suite)
     with folder.locked():
         folder.claim(suite)
         try:
             evidence = _evidence(suite, folder, splits, findings, launch, console)
         except _NotYetError as stopped:
             return stopped.ended
-        out = results / f"{suite.name.replace(' ', '-')}.json"
         read_json(out, console)  # a damaged one is set aside
         write_json(out, document(suite, evidence, command))
         from kscout.bench.html import write_page_and_table  # takes a second to import

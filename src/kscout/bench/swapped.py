@@ -14,6 +14,7 @@ from kscout.errors import UserError
 from kscout.evaluation import evaluate
 from kscout.experiment.apply import FittedRun
 from kscout.experiment.progress import progress_bar
+from kscout.learning.distribute import default_device
 
 MOST_SLICES = 60
 """Test slices, evenly spread, that a cell is the mean of."""
@@ -85,7 +86,7 @@ def digest(run: BenchRun) -> tuple[str, str]:
 
 def _cell(mask: BenchRun, network: FittedRun, part: KspaceSet) -> dict[str, float | None]:
     """Mean errors of one mask with one network; ``None`` where nothing finite came out."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     data = part.with_coil_scale(network.coil_scale)
     try:
         records = evaluate(

@@ -1,5 +1,6 @@
 """From a data source and a reconstructor to the processes and environments of acquisition."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from kscout.acquisition.env import (
     Split,
     initial_lines,
 )
-from kscout.acquisition.process import Metric, Process, UnitKind, Units, check_scan
+from kscout.acquisition.process import Metric, Process, check_scan
 from kscout.data import DATA, Splits
 from kscout.errors import UserError
 from kscout.experiment.apply import FittedRun, rescaled
+from kscout.experiment.config import check, options_of
 from kscout.recon import RECONSTRUCTORS, Reconstructor
+from kscout.sampling.units import UnitKind, Units
 
 
 def processes(
@@ -60,6 +63,11 @@ def processes(
     elif isinstance(reconstructor, Reconstructor):
         net = reconstructor
     else:
+        if not isinstance(reconstructor, str | Path):
+            raise UserError(
+                f"reconstructor {reconstructor!r}: valid is one of kscout.recon that was made, or "
+                "the folder of a finished run"
+            )
         folder = Path(reconstructor)
         fitted = FittedRun.load(folder)
         net = fitted.reconstructor
@@ -110,7 +118,7 @@ def make(
     data : its options
     options : of :func:`processes`
     """
-    return AcquisitionEnv(processes(_load(source, data), **options), reward, split, render_mode)
+    return AcquisitionEnv(_processes(source, data, options), reward, split, render_mode)
 
 
 def make_vector(
@@ -119,14 +127,25 @@ def make_vector(
     *,
     split: Split = "train",
     reward: Reward = "gain",
+    render_mode: None = None,
     data: dict[str, Any] | None = None,
     **options: Any,
 ) -> AcquisitionVectorEnv:
     """A batch of slices on tensors; what ``gymnasium.make_vec`` calls."""
-    return AcquisitionVectorEnv(processes(_load(source, data), **options), num_envs, reward, split)
+    if render_mode is not None:
+        raise UserError("a batch draws no pictures: valid is render_mode None")
+    return AcquisitionVectorEnv(_processes(source, data, options), num_envs, reward, split)
 
 
-def _load(source: str, data: dict[str, Any] | None) -> Splits:
+def _processes(
+    source: str, data: dict[str, Any] | None, options: dict[str, Any]
+) -> dict[str, Process]:
     if source not in DATA:
         raise UserError(f"data '{source}' is not known: valid is {', '.join(DATA)}")
-    return DATA[source](**(data or {}))
+    of_data = check(options_of(DATA[source]), data or {}, "data").options()
+    valid = [name for name in inspect.signature(processes).parameters if name != "splits"]
+    if unknown := [name for name in options if name not in valid]:
+        raise UserError(
+            f"{', '.join(unknown)} is not known: valid is data, reward, split, {', '.join(valid)}"
+        )
+    return processes(DATA[source](**of_data), **options)

@@ -1,6 +1,5 @@
 """From a configuration to trained and judged acquisition policies."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from kscout import atomic
-from kscout.acquisition.process import Metric, Units
-from kscout.acquisition.registry import ENTRIES, GREEDY_ORDER, LEARNERS, STAGED
+from kscout.acquisition.process import Metric
+from kscout.acquisition.registry import ENTRIES, GREEDY_ORDER, LEARNERS, STAGED, Role, role
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import n_initial_and_budget
@@ -29,14 +28,12 @@ from kscout.experiment.config import (
     set_paths,
 )
 from kscout.experiment.folder import RunFolder, check_writable, write_config
+from kscout.sampling.units import UnitKind, Units
 
 PolicyConfig: Any = one_of(ENTRIES)
 Count = Annotated[int, Field(ge=1)]
 TUNED = " tuned"
 """Behind the name of a policy that is judged through the reconstructor fine-tuned to it."""
-
-UNTUNED = ("random", "low_frequency_random", "oracle", "staged")
-"""Kinds that none is trained with: drawn anew, known afterwards only, or already trained so."""
 
 
 class Scan(BaseModel):
@@ -44,7 +41,7 @@ class Scan(BaseModel):
 
     model_config = STRICT
 
-    units: Literal["lines", "points", "tile"] = "lines"
+    units: UnitKind = "lines"
     tile: tuple[Count, Count] = (4, 4)
     scenario: Literal["normal", "extreme"] | None = None
     n_initial: Annotated[int, Field(ge=0)] | None = None
@@ -60,15 +57,19 @@ class Learning(BaseModel):
     epochs: Count = 30
     batch_size: Count = 64
     patience: Count | None = None
+    seeds: Annotated[Count, Field(description="trainings of each, which verdicts need")] = 3
 
 
 class Finetune(BaseModel):
-    """Policies whose masks a copy of the reconstructor is trained with for some more epochs."""
+    """Policies whose masks copies of the reconstructor are trained with for some more epochs.
+
+    So many epochs a staged policy has too, which is trained together with a copy.
+    """
 
     model_config = STRICT
 
     policies: list[Name] = []
-    epochs: Count = 5
+    epochs: Count = 10
 
 
 class Active(BaseModel):
@@ -83,9 +84,9 @@ class Active(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     scan: Scan = Scan()
-    reconstructor: ReconstructorConfig
-    training: Training = Training()
     run: Path | None = None
+    reconstructor: ReconstructorConfig | None = Field(None, validate_default=True)
+    training: Training = Training()
     policies: dict[Name, PolicyConfig]
     learning: Learning = Learning()
     finetune: Finetune = Finetune()
@@ -97,11 +98,22 @@ class Active(BaseModel):
             raise ValueError("no policy is there to be judged")
         return policies
 
+    @field_validator("reconstructor")
+    @classmethod
+    def _one(cls, reconstructor: Any, info: ValidationInfo) -> Any:
+        if (reconstructor is None) == (info.data.get("run") is None):
+            raise ValueError("exactly one is needed: a reconstructor to train, or a finished run")
+        return reconstructor
+
     @field_validator("finetune")
     @classmethod
     def _known(cls, finetune: Finetune, info: ValidationInfo) -> Finetune:
         known = info.data.get("policies", {})
-        valid = [name for name, config in known.items() if config.kind not in UNTUNED]
+        valid = [
+            name
+            for name, config in known.items()
+            if config.kind != STAGED and _role(config) in ("order", "adaptive")
+        ]
         for name in finetune.policies:
             if name not in valid:
                 raise ValueError(f"'{name}' cannot be: valid is {', '.join(valid)}")
@@ -109,14 +121,28 @@ class Active(BaseModel):
                 raise ValueError(f"'{name}{TUNED}' is a policy's name already: valid is another")
         return finetune
 
-    def learns(self, name: str) -> bool:
+    def role(self, name: str) -> Role:
+        """What a policy is, also of the name of a tuned one."""
+        return _role(self.policies[name if name in self.policies else name.removesuffix(TUNED)])
+
+    def seeds_of(self, name: str) -> list[int]:
+        """Of the trainings of a policy; of what is drawn, where nothing is trained."""
+        same = self.role(name) in ("order", "oracle")
+        learns = self.policies[name].kind in {*LEARNERS, STAGED}
+        return [self.seed] if same and not learns else self.seeds
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.seed + i for i in range(self.learning.seeds)]
+
+    def is_trained(self, name: str) -> bool:
         return self.policies[name].kind in {*LEARNERS, GREEDY_ORDER, STAGED}
 
-    def joint_training(self, epochs: int) -> dict[str, Any]:
-        """Of a reconstructor with a sampler: :func:`kscout.learning.joint.fit_jointly`."""
-        names = ("batch_size", "learning_rate", "mask_learning_rate", "loss")
+    def joint_training(self) -> dict[str, Any]:
+        """Of a trained reconstructor with a sampler: :func:`kscout.learning.joint.fit_jointly`."""
+        names = ("batch_size", "learning_rate", "mask_learning_rate", "loss", "patience")
         chosen = {name: getattr(self.training, name) for name in names}
-        return {"seed": self.seed, "epochs": epochs, **chosen}
+        return {"epochs": self.finetune.epochs, **chosen}
 
     def trained_reconstructor(self, splits: Splits) -> Experiment:
         """The experiment that trains the reconstructor for every number of units."""
@@ -126,26 +152,27 @@ class Active(BaseModel):
             units, self.scan.units, self.scan.scenario, self.scan.n_initial, self.scan.budget
         )
         most = min(n_initial + budget, units.n - 1)  # of all there is nothing to reconstruct
-        if self.scan.units == "lines":
-            of_budget: dict[str, Any] = {"n_lines": most}
-            of_budget |= {"acs": "lines", "acs_size": n_initial} if n_initial else {}
-        else:
-            share = most / units.n
-            of_budget = {"n_samples": math.ceil(share * math.prod(train.shape))}
+        n_samples = int(units.mask(units.nearest(most)[None]).sum())
         sampler = {
             "kind": "any_number",
-            "unit": "lines" if self.scan.units == "lines" else "points",
+            "unit": self.scan.units,
+            "tile": self.scan.tile,
+            "n_initial": n_initial,
         }
         tree = {
             "name": "reconstructor",
             "seed": self.seed,
             "data": self.data,
-            "budget": of_budget,
+            "budget": {"n_samples": n_samples},
             "sampler": sampler,
             "reconstructor": self.reconstructor,
             "training": self.training,
         }
         return check(Experiment, tree, self.name)
+
+
+def _role(config: Any) -> Role:
+    return role(config.kind, config.options())
 
 
 def load_active(path: Path, overrides: list[str]) -> Active:
@@ -168,13 +195,13 @@ class ActiveFolder:
     def reconstructor(self) -> RunFolder:
         return RunFolder(self.path / "reconstructor")
 
-    def checkpoint(self, name: str) -> Path:
+    def checkpoint(self, name: str, seed: int) -> Path:
         """Of a policy that learns."""
-        return self.path / "policies" / name / "policy.ckpt"
+        return self.path / "policies" / name / f"seed-{seed}" / "policy.ckpt"
 
-    def tuned(self, name: str) -> Path:
+    def tuned(self, name: str, seed: int) -> Path:
         """Of the reconstructor that was trained further with the policy's masks."""
-        return self.path / "tuned" / name / "reconstructor.ckpt"
+        return self.path / "tuned" / name / f"seed-{seed}" / "reconstructor.ckpt"
 
     def active(self) -> Active:
         """The configuration that the folder was made with."""

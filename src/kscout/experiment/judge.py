@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kscout.acquisition.judged import judged, records
 from kscout.acquisition.process import Process
-from kscout.acquisition.registry import STAGED
+from kscout.acquisition.registry import LEARNERS, STAGED
 from kscout.acquisition.rollout import Rollout, roll_out
 from kscout.data.slices import held_out
 from kscout.experiment.active import TUNED, Active, ActiveFolder
@@ -43,19 +43,27 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     orders = [_orders(active), tuned]
     for split in (name for name in held_out(splits) if name != "val"):
         policies = choosers(Work(active, home, scans, console), split)
-        rollouts: dict[str, Rollout] = {}
-        for name, (policy, process) in policies.items():
+        rollouts: dict[str, list[Rollout]] = {}
+        for name, of_seeds in policies.items():
             with progress_bar(console, name) as show:
-                rollouts[name] = roll_out(process, policy, advance=partial(show, split))
-            rows += records(name, split, rollouts[name], process)
+                rollouts[name] = [
+                    roll_out(process, policy, advance=partial(show, f"{split}, seed {i}"))
+                    for i, (policy, process) in enumerate(of_seeds, active.seed)
+                ]
+            rows += records(name, split, rollouts[name], scans[split], active.seed)
         found[split] = judged(
-            rollouts, scans[split], orders, _low_to_high(active), partial(_has_own, active)
+            rollouts,
+            scans[split],
+            orders,
+            _low_to_high(active),
+            partial(_has_own, active),
+            trained_once=_trained_once(active),
         )
-        kinds = {name: _kind(active, name) for name in rollouts}
+        kinds = {name: active.role(name) for name in rollouts}
         examples = examples or _examples(policies, rollouts, scans[split])
     document = {
         "name": active.name,
-        "seed": active.seed,
+        "seeds": active.seeds,
         "units": active.scan.units,
         "kinds": kinds,
         "quarter_turns": splits["test"].quarter_turns,
@@ -73,23 +81,17 @@ def _has_own(active: Active, name: str) -> bool:
     return name not in active.policies or active.policies[name].kind == STAGED
 
 
-def _kind(active: Active, name: str) -> str:
-    name = name if name in active.policies else name.removesuffix(TUNED)
-    if name in _orders(active):
-        return "order"
-    kind = active.policies[name].kind
-    return {"random": "random", "low_frequency_random": "random", "oracle": "oracle"}.get(
-        kind, "adaptive"
-    )
+def _trained_once(active: Active) -> set[str]:
+    """Policies of which nothing is known beyond one training."""
+    if active.learning.seeds > 1:
+        return set()
+    learned = {n for n in active.policies if active.policies[n].kind in {*LEARNERS, STAGED}}
+    return learned | {name + TUNED for name in active.finetune.policies}
 
 
 def _orders(active: Active) -> list[str]:
     """Policies that give every slice the same order."""
-    return [
-        name
-        for name, config in active.policies.items()
-        if config.kind in ("order", "greedy_order") or not getattr(config, "sees_slice", True)
-    ]
+    return [name for name in active.policies if active.role(name) == "order"]
 
 
 def _low_to_high(active: Active) -> list[str]:
@@ -102,16 +104,16 @@ def _low_to_high(active: Active) -> list[str]:
 
 @torch.no_grad()
 def _examples(
-    policies: dict[str, Chooser], rollouts: dict[str, Rollout], scan: Process
+    policies: dict[str, list[Chooser]], rollouts: dict[str, list[Rollout]], scan: Process
 ) -> dict[str, Tensor]:
     index = scan.data.middles(N_EXAMPLES)
     reference = scan.data.image(scan.data.target[index])
     kept = {"reference": reference}
     peak = reference.amax((-2, -1))[:, None, None, None]  # for half precision
-    for number, (name, (_, process)) in enumerate(policies.items()):
+    for number, (name, ((_, process), *_)) in enumerate(policies.items()):
         state = process.start(index)
         images, masks, scores = [state.image], [process.units.mask(state.acquired)], [state.score]
-        for action in rollouts[name].actions[index].T:
+        for action in rollouts[name][0].actions[index].T:
             state, _ = process.step(state, action)
             images.append(state.image)
             masks.append(process.units.mask(state.acquired))
@@ -123,7 +125,7 @@ def _examples(
     return kept
 
 
-def _chosen(rollout: Rollout, n_units: int) -> Tensor:
+def _chosen(rollouts: list[Rollout], n_units: int) -> Tensor:
     """Fraction of slices that acquire each unit at each step: float ``(step, unit)``."""
-    one_hot = torch.nn.functional.one_hot(rollout.actions, n_units)
-    return one_hot.float().mean(0)
+    actions = torch.cat([rollout.actions for rollout in rollouts])
+    return torch.nn.functional.one_hot(actions, n_units).float().mean(0)

@@ -30,7 +30,7 @@ from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
 from kscout.learning.closed_form import fit_closed_form
-from kscout.learning.distribute import started_by_slurm
+from kscout.learning.distribute import default_device, started_by_slurm
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
 from kscout.sampling.budget import centre_slice
@@ -183,7 +183,7 @@ class Method:
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(default_device())
 
     @property
     def learned(self) -> bool:

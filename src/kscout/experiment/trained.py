@@ -1,5 +1,6 @@
 """Acquisition policies trained as a configuration says, and found again."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
@@ -22,15 +23,17 @@ from kscout.acquisition.registry import (
     staged_sampler,
 )
 from kscout.acquisition.together import PolicySampler, StagedPolicy, fit_together
-from kscout.atomic import atomic_path
+from kscout.atomic import atomic_path, set_aside
 from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import processes
 from kscout.experiment.active import TUNED, Active, ActiveFolder
+from kscout.experiment.apply import FittedRun
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import run_experiment
-from kscout.recon import RECONSTRUCTORS
+from kscout.learning.distribute import default_device
+from kscout.recon import RECONSTRUCTORS, Reconstructor
 
 Scans = dict[str, Process]
 ShouldStop = Callable[[], bool] | None
@@ -66,12 +69,12 @@ def train_policies(
     """
     folder.refuse_other(active)
     splits = load_splits(active.data, console)
-    reconstructor = active.trained_reconstructor(splits)
+    _check(active, splits)
     if active.run is not None:
         scans_of(active, folder, splits)  # of a run that does not fit nothing is written
-    _check(active, splits)
     with folder.claimed(active):
         if active.run is None:
+            reconstructor = active.trained_reconstructor(splits)
             load = lambda *_: splits  # noqa: E731 (its arguments are of no use)
             run_experiment(
                 reconstructor,
@@ -81,107 +84,114 @@ def train_policies(
                 should_stop=should_stop,
             )
         work = Work(active, folder, scans_of(active, folder, splits), console)
-        jobs = [(name, _train) for name in active.policies if active.learns(name)]
-        jobs += [(name, _tune) for name in active.finetune.policies]
-        for i, (name, job) in enumerate(jobs):
-            said = name if job is _train else f"{name}, fine-tuning"
+        trained = [name for name in active.policies if active.is_trained(name)]
+        jobs = [(name, seed, _train) for name in trained for seed in active.seeds_of(name)]
+        jobs += [(n, seed, _tune) for n in active.finetune.policies for seed in active.seeds]
+        for i, (name, seed, job) in enumerate(jobs):
+            said = f"{name if job is _train else name + ', fine-tuning'}, seed {seed}"
             console.print(f"[bold]{said}[/] ({i + 1} of {len(jobs)})", highlight=False)
-            job(work, name, should_stop)
+            job(work, name, seed, should_stop)
 
 
 def scans_of(active: Active, folder: ActiveFolder, splits: Splits) -> Scans:
     """The acquisition of every split, through the trained reconstructor."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     run = active.run or folder.reconstructor.path
-    return processes(splits, **active.scan.model_dump(), reconstructor=run, device=device)
+    return processes(splits, **active.scan.model_dump(), reconstructor=run, device=default_device())
 
 
-def choosers(work: Work, split: str) -> dict[str, Chooser]:
-    """All policies, ready to be judged on a split.
+def choosers(work: Work, split: str) -> dict[str, list[Chooser]]:
+    """All policies, ready to be judged on a split: of each as many as it has seeds.
 
     Raises
     ------
     UserError
         if one that learns has not been trained, or for another scan
     """
-    active, folder, scans, _ = work
     found = {}
-    for name in active.policies:
-        found[name] = _chooser(work, name, split)
-        if name in active.finetune.policies:
-            path = folder.tuned(name)
-            state = _read(path, scans["train"], name)
-            policy = found[name].policy
-            found[name + TUNED] = Chooser(policy, _with(scans[split], state, path))
+    for name in work.active.policies:
+        found[name] = [_chooser(work, name, seed, split) for seed in work.active.seeds_of(name)]
+        if name in work.active.finetune.policies:
+            found[name + TUNED] = [_tuned(work, name, seed, split) for seed in work.active.seeds]
     return found
 
 
-def _chooser(work: Work, name: str, split: str) -> Chooser:
+def _tuned(work: Work, name: str, seed: int, split: str) -> Chooser:
+    path = work.folder.tuned(name, seed)
+    state = _read(path, _made_for(work, name, seed), f"{name}, fine-tuned,")
+    policy = _of_seed(work, name, seed, split).policy
+    return Chooser(policy, _with(work.scans[split], state, path))
+
+
+def _of_seed(work: Work, name: str, seed: int, split: str) -> Chooser:
+    """The policy of that seed, or the only one."""
+    own = seed if seed in work.active.seeds_of(name) else work.active.seed
+    return _chooser(work, name, own, split)
+
+
+def _chooser(work: Work, name: str, seed: int, split: str) -> Chooser:
     active, folder, scans, _ = work
     config, train, judged = active.policies[name], scans["train"], scans[split]
-    path = folder.checkpoint(name)
+    path, made_for = folder.checkpoint(name, seed), _made_for(work, name, seed)
     if config.kind in LEARNERS:
-        learner = _learner(active, name, train)
-        _load(learner.network, _read(path, train, name)["policy"], path)
+        learner = _learner(active, name, train, seed)
+        _load(learner.network, _read(path, made_for, name)["policy"], path)
         return Chooser(learner.policy, judged)
     if config.kind == STAGED:
-        sampler = staged_sampler(train, active.seed, **config.options())
-        state = _read(path, train, name)
+        sampler = staged_sampler(train, seed, **config.options())
+        state = _read(path, made_for, name)
         _load(sampler, state["policy"], path)
         policy = StagedPolicy(sampler.to(train.device), train.units)
         return Chooser(policy, _with(judged, state, path))
     if config.kind == GREEDY_ORDER:
-        return Chooser(OrderPolicy(_read(path, train, name)["order"]), judged)
-    return Chooser(POLICIES[config.kind](train, judged, active.seed, **config.options()), judged)
+        return Chooser(OrderPolicy(_read(path, made_for, name)["order"]), judged)
+    return Chooser(POLICIES[config.kind](train, judged, seed, **config.options()), judged)
 
 
-def _train(work: Work, name: str, should_stop: ShouldStop) -> None:
+def _train(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
     active, folder, scans, console = work
-    path, train, val = folder.checkpoint(name), scans["train"], scans.get("val")
-    if path.exists():
+    path, train, val = folder.checkpoint(name, seed), scans["train"], scans.get("val")
+    if _is_trained(work, path, name, seed):
         return
-    config = active.policies[name]
+    config, made_for = active.policies[name], _made_for(work, name, seed)
     if config.kind == GREEDY_ORDER:
         with progress_bar(console, name) as show:
-            policy = learned_order(
-                train, active.seed, **config.options(), advance=partial(show, "steps")
-            )
-        _save(path, train, order=list(policy.order))
+            policy = learned_order(train, seed, **config.options(), advance=partial(show, "steps"))
+        _save(path, made_for, order=list(policy.order))
         return
     shown: dict[str, Any] = {"progress": console.is_terminal, "should_stop": should_stop}
     if config.kind == STAGED:
-        sampler = staged_sampler(train, active.seed, **config.options())
-        training = active.joint_training(active.training.epochs)
+        sampler = staged_sampler(train, seed, **config.options())
+        training = active.joint_training() | {"seed": seed}
         net = fit_together(sampler, train, val, path.parent, **training, **shown)
-        _save(path, train, policy=sampler.state_dict(), reconstructor=net.state_dict())
+        _save(path, made_for, policy=sampler.state_dict(), reconstructor=net.state_dict())
         return
-    learner = _learner(active, name, train)
-    fit(learner, val, path.parent, **active.learning.model_dump(), **shown)
-    _save(path, train, policy=learner.network.state_dict())
-    shutil.rmtree(path.parent / "training")  # its memory is large, and of no more use
+    learner = _learner(active, name, train, seed)
+    fit(learner, val, path.parent, **active.learning.model_dump(exclude={"seeds"}), **shown)
+    _save(path, made_for, policy=learner.network.state_dict())
 
 
-def _tune(work: Work, name: str, should_stop: ShouldStop) -> None:
+def _tune(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
     active, folder, scans, console = work
-    path, train = folder.tuned(name), scans["train"]
-    if path.exists():
+    path, train = folder.tuned(name, seed), scans["train"]
+    if _is_trained(work, path, name, seed):
         return
-    policy = _chooser(work, name, "train").policy
+    policy = _of_seed(work, name, seed, "train").policy
     net = fit_together(
         PolicySampler(train, policy),
         train,
         scans.get("val"),
         path.parent,
-        **active.joint_training(active.finetune.epochs),
+        **active.joint_training(),
+        seed=seed,
         progress=console.is_terminal,
         should_stop=should_stop,
     )
-    _save(path, train, reconstructor=net.state_dict())
+    _save(path, _made_for(work, name, seed), reconstructor=net.state_dict())
 
 
 def _check(active: Active, splits: Splits) -> None:
     """Make everything that learns, before anything is trained: what is impossible says so."""
-    net = RECONSTRUCTORS["zero_filled"](splits["train"].n_coils, active.seed)
+    net = _network(active, splits["train"].n_coils)
     scans = processes(splits, **active.scan.model_dump(), reconstructor=net)
     train, is_joint = scans["train"], bool(active.finetune.policies)
     for name, config in active.policies.items():
@@ -189,27 +199,56 @@ def _check(active: Active, splits: Splits) -> None:
             staged_sampler(train, active.seed, **config.options())
             is_joint = True
         elif config.kind in LEARNERS:
-            _learner(active, name, train)
+            _learner(active, name, train, active.seed)
         elif config.kind == "order":
             POLICIES["order"](train, train, active.seed, **config.options())
     if active.learning.patience is not None and "val" not in scans:
         raise UserError("learning.patience needs validation data: valid without it is null")
-    if is_joint and (active.training.epochs == 0 or active.reconstructor.kind == "zero_filled"):
+    if is_joint and not any(p.requires_grad for p in net.parameters()):
         raise UserError(
-            "staged and fine-tuned policies train the reconstructor: valid with them is "
-            "training.epochs of 1 or more, and a reconstructor that learns"
+            "staged and fine-tuned policies train the reconstructor: valid with them is one that "
+            "learns by gradient descent"
         )
 
 
-def _learner(active: Active, name: str, process: Process) -> Learner:
+def _network(active: Active, n_coils: int) -> Reconstructor:
+    """The reconstructor as it was trained, or will be."""
+    if active.run is None:
+        config: Any = active.reconstructor
+        return RECONSTRUCTORS[config.kind](n_coils, active.seed, **config.options())
+    fitted = FittedRun.load(active.run)
+    of_run = fitted.experiment.data
+    if of_run.kind == active.data.kind and of_run != active.data:
+        raise UserError(
+            f"{active.run} was trained with other {of_run.kind} data, which may hold slices that "
+            "are tested here: valid is the same data in both, or another kind of it"
+        )
+    return fitted.reconstructor
+
+
+def _learner(active: Active, name: str, process: Process, seed: int) -> Learner:
     config = active.policies[name]
-    learner = LEARNERS[config.kind](process, active.seed, **config.options())
+    learner = LEARNERS[config.kind](process, seed, **config.options())
     return learner.to(process.device)
 
 
-def _scan_of(process: Process) -> dict[str, Any]:
-    """What a policy was trained for."""
+def _fingerprint(module: torch.nn.Module) -> str:
+    """Of all its numbers, to the bit."""
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _made_for(work: Work, name: str, seed: int) -> dict[str, Any]:
+    """What a policy was trained as, and for: all that its checkpoint must agree with."""
+    active, process = work.active, work.scans["train"]
     return {
+        "policy": active.policies[name].model_dump(mode="json"),
+        "seed": seed,
+        "learning": active.learning.model_dump(mode="json", exclude={"seeds"}),
+        "finetuning": active.joint_training(),
+        "reconstructor": _fingerprint(process.reconstructor),
         "plane": list(process.data.shape),
         "units": f"{process.units.n} {process.units.kind}",
         "initial": process.n_initial,
@@ -218,27 +257,45 @@ def _scan_of(process: Process) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, process: Process, **state: Any) -> None:
+def _save(path: Path, made_for: dict[str, Any], **state: Any) -> None:
     with atomic_path(path) as temporary:
-        torch.save(state | _scan_of(process), temporary)
+        torch.save(state | {"made_for": made_for}, temporary)
+    shutil.rmtree(path.parent / "training", ignore_errors=True)  # large, and of no more use
 
 
-def _read(path: Path, process: Process, name: str) -> dict[str, Any]:
-    """A checkpoint of this very scan, or ``UserError``."""
-    valid = _scan_of(process)
+def _read(path: Path, made_for: dict[str, Any], name: str) -> dict[str, Any]:
+    """The checkpoint of this very training, or ``UserError``."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        scan = {key: state[key] for key in valid}
+        found = {key: state["made_for"][key] for key in made_for}
     except FileNotFoundError as error:
         raise UserError(f"{name} is not trained: kscout acquire train does that") from error
     except Exception as error:  # torch raises whatever its reader meets in a broken file
         raise UserError(
-            f"{path} is no checkpoint of a policy: remove it and train again"
+            f"{path} is no checkpoint of a policy: kscout acquire train makes it anew"
         ) from error
-    for key, value in valid.items():
-        if scan[key] != value:
-            raise UserError(f"{path} was trained for {key} {scan[key]}: valid here is {value}")
+    for key, value in made_for.items():
+        if found[key] != value:
+            raise UserError(
+                f"{path} was trained for {key} {found[key]}: valid here is {value}; remove it, and "
+                "kscout acquire train makes it anew"
+            )
     return state
+
+
+def _is_trained(work: Work, path: Path, name: str, seed: int) -> bool:
+    """Whether nothing is left to do; a checkpoint that cannot be read is set aside."""
+    if not path.exists():
+        return False
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever its reader meets in a broken file
+        said = f"{path} is damaged: kept as {set_aside(path).name}, and trained again"
+        work.console.print(said, style="yellow", soft_wrap=True, highlight=False)
+        return False
+    _read(path, _made_for(work, name, seed), name)
+    work.console.print("is trained already")
+    return True
 
 
 def _load(module: torch.nn.Module, state: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,10 @@
 
 import logging
 import signal
+import sys
 import warnings
+import zipfile
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
-from kscout.atomic import atomic_path
+from kscout.atomic import atomic_path, set_aside
 from kscout.errors import Stopped, UserError
 from kscout.learning.distribute import ShouldStop, environment, trainer_options
 
@@ -30,6 +33,7 @@ def descend(
     progress: bool = True,
     n_devices: int = 1,
     n_nodes: int = 1,
+    accelerator: str | None = None,
 ) -> None:
     """Train in this process, together with the others of the training if there are any.
 
@@ -39,6 +43,7 @@ def descend(
     history : keeps what happens; part of the checkpoint
     checkpoints : folder of ``last.ckpt``, where this goes on if it exists, and ``best.ckpt``
     should_stop : asked after every epoch, in the process with rank 0
+    accelerator : ``cpu`` or ``cuda``, where the module does not take its data to wherever it is
 
     Raises
     ------
@@ -67,9 +72,9 @@ def descend(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        **trainer_options(n_devices, n_nodes),
+        **trainer_options(n_devices, n_nodes, accelerator),
     )
-    ckpt_path = last if last.exists() else None
+    ckpt_path = last if _is_whole(last) else None
     try:
         trainer.fit(module, train, val, ckpt_path=ckpt_path, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C, after which it would ignore a second one
@@ -81,6 +86,18 @@ def descend(
         raise
     if saving.stopped:
         raise Stopped(f"told to stop after epoch {trainer.current_epoch}: the same call goes on")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a damaged one is set aside, and that is said."""
+    if not checkpoint.exists():
+        return False
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(checkpoint) as file:
+        if file.testzip() is None:
+            return True
+    name = set_aside(checkpoint).name
+    print(f"{checkpoint} is damaged: kept as {name}, and trained from the start", file=sys.stderr)
+    return False
 
 
 class _SaveThenAsk(ModelCheckpoint):

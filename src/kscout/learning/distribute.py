@@ -93,14 +93,19 @@ def environment(n_devices: int, n_nodes: int) -> Any:
     return LightningEnvironment()
 
 
-def trainer_options(n_devices: int, n_nodes: int) -> dict[str, Any]:
+def default_device() -> str:
+    """Where all is computed that nobody said otherwise of: ``cuda`` or ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def trainer_options(n_devices: int, n_nodes: int, accelerator: str | None = None) -> dict[str, Any]:
     """Devices and strategy for Lightning's trainer, whose processes have been started."""
     if n_devices * n_nodes == 1:
-        return {"accelerator": "auto", "devices": 1}
+        return {"accelerator": accelerator or default_device(), "devices": 1}
     from pytorch_lightning.strategies import DDPStrategy
 
     return {
-        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+        "accelerator": default_device(),
         "devices": n_devices,
         "num_nodes": n_nodes,
         "strategy": DDPStrategy(process_group_backend=_backend(), start_method="popen"),

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -136,20 +137,21 @@ def table(results: Document, kinds: Mapping[str, str]) -> Grid:
         Heading(f"at {results['n_acquired'][-1]} of {results['n_units']}"),
         *(Heading(f"{unit} {name}") for name in references),
     ]
-    rows = []
+    rows, ahead_of = [], partial(_ahead, results["metric"])
     for name, row in results["policies"].items():
         last = {end: row[end][-1] for end in ("mean", "low", "high")}
-        ahead = [_ahead(row["ahead_of"].get(reference)) for reference in references]
+        ahead = [ahead_of(row["ahead_of"].get(reference)) for reference in references]
         area = _write_score(results, row["area"])
         rows.append([Cell(name), Cell(kinds[name]), area, _write_score(results, last), *ahead])
     return Grid(headings, rows)
 
 
-def _ahead(difference: Document | None) -> Cell:
+def _ahead(metric: str, difference: Document | None) -> Cell:
     if difference is None:
         return Cell("-")
-    low, high = (f"{difference[end]:+.2f}" for end in ("low", "high"))
-    return Cell(f"{difference['mean']:+.2f}", f"[{low}, {high}]")
+    digits = 4 if metric == "ssim" else 2
+    low, high = (f"{difference[end]:+.{digits}f}" for end in ("low", "high"))
+    return Cell(f"{difference['mean']:+.{digits}f}", f"[{low}, {high}]")
 
 
 def sentences(results: Document) -> list[str]:
@@ -159,14 +161,29 @@ def sentences(results: Document) -> list[str]:
         best = row["best_order"]
         found = row["ahead_of"].get(best)
         if found is not None:
-            joint = "from" if found["verdict"] == "not distinguishable" else "than"
-            cell = _ahead(found)
             of_own = "" if best == results["best_order"] else " with a reconstructor of its own"
+            cell = _ahead(results["metric"], found)
+            unit = " dB" if results["metric"] in ("nmse", "mse", "psnr") else ""
             said.append(
-                f"{name} is {found['verdict']} {joint} {best}, the best order{of_own}: "
-                f"{cell.text} {cell.interval}"
+                f"{name} {_verdict(found)} {best}, the best order{of_own}: "
+                f"{cell.text}{unit} {cell.interval}{_by_seed(results['metric'], found)}"
             )
     return said
+
+
+def _verdict(found: Document) -> str:
+    if found["verdict"] is None:
+        return "was trained once, which allows no verdict, beside"
+    joint = "from" if found["verdict"] == "not distinguishable" else "than"
+    return f"is {found['verdict']} {joint}"
+
+
+def _by_seed(metric: str, found: Document) -> str:
+    low, high = (
+        _ahead(metric, dict.fromkeys(("mean", "low", "high"), end(found["by_seed"]))).text
+        for end in (min, max)
+    )
+    return f", by seed {low} to {high}" if low != high else ""
 
 
 def print_active(folder: Path, console: Console) -> None:
@@ -256,9 +273,9 @@ def _shown(found: Document) -> list[int]:
     results = next(iter(found["results"].values()))
     ranked = list(results["policies"])
     names = list(found["kinds"])
-    best = [
+    best = [results["best_order"]] + [
         next((name for name in ranked if found["kinds"][name] == kind), None)
-        for kind in ("order", "adaptive", "oracle")
+        for kind in ("adaptive", "oracle")
     ]
     some = [name for name in best if name] or ranked[:IN_ANIMATION]
     return [names.index(name) for name in some]

@@ -26,7 +26,7 @@ class Sampler(nn.Module):
     """
 
     adaptive: ClassVar[bool] = False
-    any_number: ClassVar[bool] = False
+    any_number: bool = False
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()

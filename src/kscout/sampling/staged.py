@@ -101,6 +101,11 @@ class StagedSampler(LearnedSampler):
     unit : what is acquired at once, single points or whole columns
     n_channels : of the policy
     init, noise : of :class:`LearnedSampler`; every stage draws its noise
+
+    Attributes
+    ----------
+    any_number : set it where the reconstruction after every stage counts: in training and
+        validation every slice then ends behind a stage of its own
     """
 
     adaptive: ClassVar[bool] = True
@@ -121,6 +126,7 @@ class StagedSampler(LearnedSampler):
         self.stages = stage_budgets(self.unit_budget, n_stages)
         super().__init__(budget, seed, init=init, noise=noise)
         self.policy = Policy(n_channels, torch.Generator().manual_seed(seed))
+        self.any_number = False
 
     @property
     def networks(self) -> list[nn.Parameter]:
@@ -143,13 +149,15 @@ class StagedSampler(LearnedSampler):
         shared: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
+        last_stage = self._last_stage(len(kspace), generator)
+        generator = generator if self.training else None  # validation has no noise
         shared = self(generator) if shared is None else shared
         scores = self.scores.detach()
         probability = torch.sigmoid(scores)
         first = take_highest(self._ranking(probability, generator), self.stages[0])
-        acquired = first.expand(len(kspace), *first.shape)
+        kept = acquired = first.expand(len(kspace), *first.shape)
         smooth = shared - shared.detach()
-        for budget in self.stages[1:]:
+        for stage, budget in enumerate(self.stages[1:], 1):
             mask = self._mask(acquired)
             with torch.no_grad():
                 estimate = reconstruct(kspace * mask, mask)
@@ -161,11 +169,20 @@ class StagedSampler(LearnedSampler):
             wanted = torch.sigmoid(own - last)
             if wanted.requires_grad:
                 wanted.register_hook(partial(_less_the_prices, acquired, n_new))
-            smooth = smooth + self.expand(wanted - wanted.detach())[:, None]
+            goes_on = (last_stage >= stage)[:, None, None].to(kspace.device)
+            smooth = smooth + self.expand(goes_on * (wanted - wanted.detach()))[:, None]
             ranking = own + self._noise_of_scores(generator)
             ranking = ranking.masked_fill(acquired, float("inf"))
             acquired = torch.stack([take_highest(plane, budget) for plane in ranking])
-        return self._mask(acquired) + smooth
+            kept = torch.where(goes_on, acquired, kept)
+        return self._mask(kept) + smooth
+
+    def _last_stage(self, n_slices: int, generator: torch.Generator | None) -> Tensor:
+        """Behind which each slice ends, int64 ``(batch,)``."""
+        n_stages = len(self.stages)
+        if not self.any_number or generator is None:
+            return torch.full((n_slices,), n_stages - 1)
+        return torch.randint(n_stages, (n_slices,), generator=generator)
 
     def _noise_of_scores(self, generator: torch.Generator | None) -> Tensor:
         """The noise of a ranking, on the log-odds, the same for all slices of a step."""

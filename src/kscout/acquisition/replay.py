@@ -25,7 +25,7 @@ class Transitions:
     before, after : what the network saw
     action : int64 ``(batch,)``
     reward : float32 ``(batch,)``
-    is_last : bool ``(batch,)``, whether the budget was spent by it
+    done : bool ``(batch,)``, whether the budget was spent by it
     """
 
     slices: Tensor
@@ -33,10 +33,10 @@ class Transitions:
     action: Tensor
     reward: Tensor
     after: View
-    is_last: Tensor
+    done: Tensor
 
 
-class Memory:
+class Replay:
     """A replay buffer of transitions: views in half precision, masks as bits.
 
     Parameters
@@ -60,7 +60,7 @@ class Memory:
             "slices": new.slices.int(),
             "action": new.action.int(),
             "reward": new.reward.float(),
-            "is_last": new.is_last,
+            "done": new.done,
             **_packed("before", new.before),
             **_packed("after", new.after),
         }
@@ -76,7 +76,7 @@ class Memory:
             found["action"].long(),
             found["reward"],
             self._unpacked("after", found),
-            found["is_last"],
+            found["done"],
         )
 
     def _unpacked(self, name: str, found: TensorDict) -> View:
