@@ -224,9 +224,11 @@ def _ahead(row: Document) -> float:
 
 
 def _is_fitted_in_kspace(found: Document, name: str) -> bool:
-    training = found["reconstructors"][name]["training"]
-    is_closed_form = "closed_form" in (training["start"], training["finish"])
-    return is_closed_form or (training["epochs"] > 0 and training["loss"] == "nmse_kspace")
+    work = found["work"][name].values()
+    if any(of_method["closed_form"] for of_method in work):
+        return True
+    has_steps = any(max(of_method["gradient_steps"]) for of_method in work)
+    return has_steps and found["reconstructors"][name]["training"]["loss"] == "nmse_kspace"
 
 
 def markdown(found: Document) -> str:

@@ -32,6 +32,8 @@ from kscout.sampling.units import UnitKind, Units
 
 PolicyConfig: Any = one_of(ENTRIES)
 Count = Annotated[int, Field(ge=1)]
+CONFIG = "config.yaml"
+
 TUNED = " tuned"
 """Behind the name of a policy that is judged through the reconstructor fine-tuned to it."""
 
@@ -205,7 +207,7 @@ class ActiveFolder:
 
     def active(self) -> Active:
         """The configuration that the folder was made with."""
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -219,7 +221,7 @@ class ActiveFolder:
 
         Policies may be added and dropped between calls, as each has a folder of its own.
         """
-        if (self.path / "config.yaml").exists():
+        if (self.path / CONFIG).exists():
             before = self.active()
             same = before.policies.keys() & active.policies.keys()
             changed = [

@@ -38,6 +38,14 @@ STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 RUNTIME = {"seed", "advance"}
 """Keyword arguments that the experiment gives itself."""
 
+USES = {
+    "question": "kscout bench",
+    "policies": "kscout acquire",
+    "grid": "kscout sweep",
+    "sampler": "kscout train",
+}
+"""What a configuration with such a key is for."""
+
 SEARCHES: dict[str, Callable[..., Any]] = {
     "tile_search": search_tiles,
     "optimal_design": optimal_design,
@@ -210,6 +218,9 @@ def read_tree(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no configuration: valid keys are {_keys(model)}")
+    for key, use in USES.items():
+        if key in tree and key not in model.model_fields:
+            raise UserError(f"{path} is for {use}: valid here are {_keys(model)}")
     return tree
 
 

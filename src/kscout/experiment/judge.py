@@ -13,7 +13,7 @@ from kscout.acquisition.process import Process
 from kscout.acquisition.registry import LEARNERS, STAGED
 from kscout.acquisition.rollout import Rollout, roll_out
 from kscout.data.slices import held_out
-from kscout.experiment.active import TUNED, Active, ActiveFolder
+from kscout.experiment.active import CONFIG, TUNED, Active, ActiveFolder
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
@@ -64,6 +64,7 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     document = {
         "name": active.name,
         "seeds": active.seeds,
+        "facts": _facts(active),
         "units": active.scan.units,
         "kinds": kinds,
         "quarter_turns": splits["test"].quarter_turns,
@@ -74,6 +75,29 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
     files.write_arrays("examples.npz", **examples)
     files.write_json("results.json", document)
     return document
+
+
+def _facts(active: Active) -> dict[str, str]:
+    """What was judged, in words."""
+    data, scan = active.data.options(), active.scan.model_dump(exclude_none=True)
+    if scan["units"] != "tile":
+        del scan["tile"]
+    config: Any = active.reconstructor
+    net = active.run or f"{config.kind}, {active.training.epochs} epochs"
+    said = {
+        "command": f"kscout acquire eval FOLDER, after kscout acquire train with its {CONFIG}",
+        "data": f"{active.data.kind} {_listed(data)}",
+        "scan": _listed(scan),
+        "reconstructor": f"{net}; the same for all but staged and fine-tuned policies",
+        "policies that learn": _listed(active.learning.model_dump(exclude_none=True)),
+    }
+    if active.finetune.policies or any(c.kind == STAGED for c in active.policies.values()):
+        said["staged and fine-tuned"] = f"{active.finetune.epochs} epochs with a copy of it"
+    return said
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items() if value is not None)
 
 
 def _has_own(active: Active, name: str) -> bool:

@@ -79,7 +79,7 @@ def write_active_report(folder: Path) -> Path:
             folder / "figures" / f"curves_{split}.png",
             f"{_metric(results)} after every unit on {split}: mean over slices, and 95 % interval "
             "over scans. Thick: policies that look at the slice. Dashed: the oracle, which knows "
-            "the answer.",
+            "the answer. Dotted: drawn at random.",
         )
         sections.append((split, table(results, found["kinds"]), sentences(results), curve))
     names = list(found["kinds"])
@@ -90,7 +90,14 @@ def write_active_report(folder: Path) -> Path:
         "every row: an order that all slices share.",
     )
     pages = [
-        _gif(animate(found, examples, i), folder / "figures" / f"acquisition_{i + 1}.gif")
+        _gif(
+            animate(found, examples, i),
+            folder / "figures" / f"acquisition_{i + 1}.gif",
+            f"Slice {i + 1} of {len(examples['reference'])} from the middles of test scans: mask, "
+            "reconstruction and error, a frame for every unit. Rows: the best order, the best "
+            "policy that looks at the slice, and the oracle, with their scores. Errors are on one "
+            "scale.",
+        )
         for i in range(len(examples["reference"]))
     ]
     with atomic_path(folder / "report.md") as temporary:
@@ -166,7 +173,7 @@ def sentences(results: Document) -> list[str]:
             unit = " dB" if results["metric"] in ("nmse", "mse", "psnr") else ""
             said.append(
                 f"{name} {_verdict(found)} {best}, the best order{of_own}: "
-                f"{cell.text}{unit} {cell.interval}{_by_seed(results['metric'], found)}"
+                f"by area {cell.text}{unit} {cell.interval}{_by_seed(results['metric'], found)}"
             )
     return said
 
@@ -219,6 +226,11 @@ def _scored(split: str, results: Document) -> str:
 
 def _markdown(found: Document, sections: list[tuple[str, Grid, list[str], Picture]]) -> str:
     parts = [f"# {found['name']}"]
+    parts.append("\n".join(f"- {term}: {said}" for term, said in found["facts"].items()))
+    parts.append(
+        "Area: mean of the curve over the number of units. In brackets 95 % intervals over scans. "
+        "Differences are of areas, paired by slice; positive is better."
+    )
     for split, grid, said, _ in sections:
         scored = _scored(split, found["results"][split])
         parts += [f"## {scored}", to_markdown(grid), "\n".join(f"- {line}." for line in said)]
@@ -309,7 +321,7 @@ def animate(found: Document, examples: Mapping[str, Array], example: int) -> lis
     return frames
 
 
-def _gif(frames: list["Figure"], path: Path) -> Picture:
+def _gif(frames: list["Figure"], path: Path, said: str) -> Picture:
     from PIL import Image
 
     pictures = []
@@ -327,5 +339,4 @@ def _gif(frames: list["Figure"], path: Path) -> Picture:
             loop=0,
         )
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    said = "Mask, reconstruction and error, a frame for every unit; each row a policy."
     return Picture(data, pictures[0].width, said)
