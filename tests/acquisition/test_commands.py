@@ -179,9 +179,14 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     assert "exactly one is needed: a reconstructor to train, or a finished run" in told(
         "train", config, f"run={tmp_path}", *out
     )
+    assert "valid with it are lines, scan.n_initial 16 or more, or its own acs_size of 2" in told(
+        "train", config, "reconstructor={kind: gaussian_sense}", *out
+    )
     assert "valid is scan.units of these" in told("train", config, "scan.units=tile", *out)
-    assert "(learning differ)" in told("train", config, "learning.epochs=2", "--out", trained)
-    assert "(policies.DDQN differ)" in told(
+    assert "(learning differ from its config.yaml)" in told(
+        "train", config, "learning.epochs=2", "--out", trained
+    )
+    assert "(policies.DDQN differ from" in told(
         "train", config, "policies.DDQN.gamma=0.5", "--out", trained
     )
     (tmp_path / "full").mkdir()

@@ -155,6 +155,16 @@ class Active(BaseModel):
         )
         most = min(n_initial + budget, units.n - 1)  # of all there is nothing to reconstruct
         n_samples = int(units.mask(units.nearest(most)[None]).sum())
+        config: Any = self.reconstructor
+        centre = getattr(config, "acs_size", 0)
+        if centre > n_initial:
+            raise UserError(
+                f"reconstructor '{config.kind}' takes coil maps from the {centre}x{centre} centre: "
+                f"valid with it are lines, scan.n_initial {centre} or more, or its own acs_size "
+                f"of {n_initial} or less"
+            )
+        is_lines = self.scan.units == "lines" and n_initial
+        acs = {"acs": "lines", "acs_size": n_initial} if is_lines else {}
         sampler = {
             "kind": "any_number",
             "unit": self.scan.units,
@@ -165,7 +175,7 @@ class Active(BaseModel):
             "name": "reconstructor",
             "seed": self.seed,
             "data": self.data,
-            "budget": {"n_samples": n_samples},
+            "budget": {"n_samples": n_samples, **acs},
             "sampler": sampler,
             "reconstructor": self.reconstructor,
             "training": self.training,
@@ -231,8 +241,8 @@ class ActiveFolder:
             ] + [f"policies.{n}" for n in same if before.policies[n] != active.policies[n]]
             if changed:
                 raise UserError(
-                    f"{self.path} holds other policies ({', '.join(sorted(changed))} differ): "
-                    "choose another --out, or remove that folder"
+                    f"{self.path} is of another configuration ({', '.join(sorted(changed))} differ "
+                    f"from its {CONFIG}): choose another --out, or remove that folder"
                 )
         elif not atomic.is_unused(self.path):
             raise UserError(f"{self.path} is not empty and holds no policies: choose another --out")

@@ -153,9 +153,9 @@ def _refuse_other_budget(name: str, mask: Tensor, budget: Budget, experiment: Ex
 def print_certificates(certificates: dict[str, Certificate], console: Console) -> None:
     """One line a mask, the best first."""
     masks = Column("mask", overflow="fold")
-    table = Table(masks, "expected error", "bound", "left on the table", box=box.SIMPLE_HEAD)
+    table = Table(masks, "expected error", "bound", "dB to bound", box=box.SIMPLE_HEAD)
     for name, entry in sorted(certificates.items(), key=lambda item: item[1].error_db):
-        cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f} dB")
+        cells = (f"{entry.error_db:.2f} dB", f"{entry.bound_db:.2f} dB", f"{entry.gap_db:.2f}")
         table.add_row(name, *cells)
     console.print(table)
     if all(entry.of_lines for entry in certificates.values()):

@@ -69,12 +69,12 @@ def train_policies(
     """
     folder.refuse_other(active)
     splits = load_splits(active.data, console)
+    reconstructor = None if active.run else active.trained_reconstructor(splits)
     _check(active, splits)
-    if active.run is not None:
+    if reconstructor is None:
         scans_of(active, folder, splits)  # of a run that does not fit nothing is written
     with folder.claimed(active):
-        if active.run is None:
-            reconstructor = active.trained_reconstructor(splits)
+        if reconstructor is not None:
             load = lambda *_: splits  # noqa: E731 (its arguments are of no use)
             run_experiment(
                 reconstructor,
