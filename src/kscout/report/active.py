@@ -254,7 +254,7 @@ def curves(results: Document, kinds: Mapping[str, str]) -> "Figure":
         axes.fill_between(units, row["low"], row["high"], color=line.get_color(), alpha=0.15)
     if results["metric"] in ("nmse", "mse"):
         axes.set_yscale("log")
-    axes.set_xlabel("acquired", fontsize=TEXT)
+    axes.set_xlabel("units acquired", fontsize=TEXT)
     axes.set_ylabel(_metric(results), fontsize=TEXT)
     axes.set_xticks(units[:: max(1, len(units) // 12)])
     axes.grid(alpha=0.3, which="both")
