@@ -86,8 +86,8 @@ root of the NMSE) / PSNR in dB / SSIM of the root-sum-of-squares image against t
 - The third head is larger than its field of view. Where it folds over itself one sensitivity per
   coil and pixel cannot be right; SPIRiT needs none. ESPIRiT takes two sets of maps there (Uecker
   et al. 2014).
-- `spread_density` has the power, 0.5, that validation chose for simulated brains with noise of 20 dB;
-  the others have their defaults.
+- `spread_density` has the power, 0.5, that validation chose for simulated brains with noise of
+  20 dB; the others have their defaults.
 - Three slices are few, and the scans were looked at while noise share, iterations and training set
   were chosen: these are examples, not a test.
 
