@@ -227,10 +227,7 @@ def after(
             try:
                 checked[run] = _check_run(run, splits)
             except UserError as error:
-                raise UserError(
-                    f"audit: {run.label}: {error}; if a file was changed, remove that folder, and "
-                    "the same command runs it again"
-                ) from error
+                raise UserError(f"audit: {run.label}: {error}") from error
             show("runs", i + 1, len(runs))
     n_records = sum(len(part) for part in held_out(splits).values())
     n_recomputed = sum(found.n_recomputed for found in checked.values())
