@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -29,3 +31,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         ended = run_suite(suite(), folder, path / "results", launch, COMMAND, quiet)
     assert ended.results is not None
     return Done(folder, ended.results)
+
+
+def strict(path: Path) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def found(done: Done) -> Any:
+    return strict(done.results)
+
+
+@pytest.fixture(scope="module")
+def records(done: Done) -> pd.DataFrame:
+    return pd.read_csv(done.folder.path / "records.csv")

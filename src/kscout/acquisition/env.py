@@ -263,7 +263,7 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
 
     def _numpy(self, seen: dict[str, Tensor], info: Info) -> tuple[dict[str, NDArray[Any]], Info]:
         free = info["action_mask"][0].cpu().numpy()
-        self.free.free = free.copy()
+        self.free.free = self.batch.action_space.free[0]
         shown = {name: value[0].cpu().numpy() for name, value in seen.items()}
         return shown, {
             "action_mask": free,

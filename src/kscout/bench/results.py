@@ -109,28 +109,25 @@ def refuse_results_of_another(path: Path, suite: Suite) -> None:
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        ours = {
-            "metric": suite.metric,
-            "data": suite.data.model_dump(mode="json"),
+        same = {"metric": suite.metric, "data": suite.data.model_dump(mode="json")}
+        grown = {
             "methods": {name: _method(suite, name) for name in suite.masks},
             "reconstructors": {name: _reconstructor(suite, name) for name in suite.reconstructors},
-            "seeds": {seed: seed for seed in suite.seeds},
         }
-        theirs = {**before, "seeds": {seed: seed for seed in before["seeds"]}}
-        changed = [key for key in ours if not _contains(ours[key], theirs[key])]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        changed = [key for key, value in same.items() if before[key] != value]
+        changed += [
+            key
+            for key, entries in grown.items()
+            if any(entries.get(name) != entry for name, entry in before[key].items())
+        ]
+        changed += [] if set(before["seeds"]) <= set(suite.seeds) else ["seeds"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
     if changed:
         raise UserError(
             f"{path} holds results of another suite of this name ({', '.join(changed)} differ): "
             "choose another --results, or remove it"
         )
-
-
-def _contains(after: Any, before: Any) -> bool:
-    if not isinstance(after, dict) or after.get("kind"):
-        return bool(after == before)
-    return all(key in after and after[key] == value for key, value in before.items())
 
 
 def _method(suite: Suite, name: str) -> Document:

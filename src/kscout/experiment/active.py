@@ -130,15 +130,19 @@ class Active(BaseModel):
     def seeds_of(self, name: str) -> list[int]:
         """Of the trainings of a policy; of what is drawn, where nothing is trained."""
         same = self.role(name) in ("order", "oracle")
-        learns = self.policies[name].kind in {*LEARNERS, STAGED}
-        return [self.seed] if same and not learns else self.seeds
+        return [self.seed] if same and not self.learns(name) else self.seeds
 
     @property
     def seeds(self) -> list[int]:
         return [self.seed + i for i in range(self.learning.seeds)]
 
+    def learns(self, name: str) -> bool:
+        """By gradient descent, so that another seed learns something else."""
+        return self.policies[name].kind in {*LEARNERS, STAGED}
+
     def is_trained(self, name: str) -> bool:
-        return self.policies[name].kind in {*LEARNERS, GREEDY_ORDER, STAGED}
+        """Whether it has a checkpoint."""
+        return self.learns(name) or self.policies[name].kind == GREEDY_ORDER
 
     def joint_training(self) -> dict[str, Any]:
         """Of a trained reconstructor with a sampler: :func:`kscout.learning.joint.fit_jointly`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kscout.acquisition.judged import judged, records
 from kscout.acquisition.process import Process
-from kscout.acquisition.registry import LEARNERS, STAGED
+from kscout.acquisition.registry import STAGED
 from kscout.acquisition.rollout import Rollout, roll_out
 from kscout.data.slices import held_out
 from kscout.experiment.active import CONFIG, TUNED, Active, ActiveFolder
@@ -109,7 +109,7 @@ def _trained_once(active: Active) -> set[str]:
     """Policies of which nothing is known beyond one training."""
     if active.learning.seeds > 1:
         return set()
-    learned = {n for n in active.policies if active.policies[n].kind in {*LEARNERS, STAGED}}
+    learned = {name for name in active.policies if active.learns(name)}
     return learned | {name + TUNED for name in active.finetune.policies}
 
 

@@ -150,9 +150,9 @@ def _chooser(work: Work, name: str, seed: int, split: str) -> Chooser:
 def _train(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
     active, folder, scans, console = work
     path, train, val = folder.checkpoint(name, seed), scans["train"], scans.get("val")
-    if _is_trained(work, path, name, seed):
-        return
     config, made_for = active.policies[name], _made_for(work, name, seed)
+    if _is_trained(work, path, name, made_for):
+        return
     if config.kind == GREEDY_ORDER:
         with progress_bar(console, name) as show:
             policy = learned_order(train, seed, **config.options(), advance=partial(show, "steps"))
@@ -172,8 +172,8 @@ def _train(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
 
 def _tune(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
     active, folder, scans, console = work
-    path, train = folder.tuned(name, seed), scans["train"]
-    if _is_trained(work, path, name, seed):
+    path, train, made_for = folder.tuned(name, seed), scans["train"], _made_for(work, name, seed)
+    if _is_trained(work, path, name, made_for):
         return
     policy = _of_seed(work, name, seed, "train").policy
     net = fit_together(
@@ -186,7 +186,7 @@ def _tune(work: Work, name: str, seed: int, should_stop: ShouldStop) -> None:
         progress=console.is_terminal,
         should_stop=should_stop,
     )
-    _save(path, _made_for(work, name, seed), reconstructor=net.state_dict())
+    _save(path, made_for, reconstructor=net.state_dict())
 
 
 def _check(active: Active, splits: Splits) -> None:
@@ -265,35 +265,38 @@ def _save(path: Path, made_for: dict[str, Any], **state: Any) -> None:
 
 def _read(path: Path, made_for: dict[str, Any], name: str) -> dict[str, Any]:
     """The checkpoint of this very training, or ``UserError``."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = {key: state["made_for"][key] for key in made_for}
-    except FileNotFoundError as error:
-        raise UserError(f"{name} is not trained: kscout acquire train does that") from error
-    except Exception as error:  # torch raises whatever its reader meets in a broken file
-        raise UserError(
-            f"{path} is no checkpoint of a policy: kscout acquire train makes it anew"
-        ) from error
+    if not path.exists():
+        raise UserError(f"{name} is not trained: kscout acquire train does that")
+    state = _contents(path)
+    if state is None:
+        raise UserError(f"{path} is no checkpoint of a policy: kscout acquire train makes it anew")
     for key, value in made_for.items():
-        if found[key] != value:
+        if (found := state["made_for"].get(key)) != value:
             raise UserError(
-                f"{path} was trained for {key} {found[key]}: valid here is {value}; remove it, and "
+                f"{path} was trained for {key} {found}: valid here is {value}; remove it, and "
                 "kscout acquire train makes it anew"
             )
     return state
 
 
-def _is_trained(work: Work, path: Path, name: str, seed: int) -> bool:
+def _contents(path: Path) -> dict[str, Any] | None:
+    """What :func:`_save` wrote; ``None`` if the file cannot be read, or is none of ours."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state if isinstance(state["made_for"], dict) else None
+    except Exception:  # torch raises whatever its reader meets in a broken file
+        return None
+
+
+def _is_trained(work: Work, path: Path, name: str, made_for: dict[str, Any]) -> bool:
     """Whether nothing is left to do; a checkpoint that cannot be read is set aside."""
     if not path.exists():
         return False
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises whatever its reader meets in a broken file
+    if _contents(path) is None:
         said = f"{path} is damaged: kept as {set_aside(path).name}, and trained again"
         work.console.print(said, style="yellow", soft_wrap=True, highlight=False)
         return False
-    _read(path, _made_for(work, name, seed), name)
+    _read(path, made_for, name)
     work.console.print("is trained already")
     return True
 
