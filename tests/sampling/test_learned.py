@@ -1,5 +1,6 @@
 """Laws of every sampler, and how the learned ones learn."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,26 @@ def test_a_mask_of_everything_can_be_trained() -> None:
     sampler = GlobalSampler(Budget.of((5, 4), acceleration=1), 0)
     sampler(generator(0)).sum().backward()
     assert sampler.mask().all()
+
+
+@pytest.mark.parametrize("kind", ["global", "lines"])
+@pytest.mark.parametrize(("reach", "moves"), [(0.9, False), (1.2, True)])
+def test_below_the_first_gap_no_gradient_moves_a_point(
+    kind: str, reach: float, moves: bool
+) -> None:
+    budget = Budget.of((13, 30), n_lines=8, acs="lines", acs_size=4)
+    sampler = learned(kind, budget, init="variable_density")
+    before, steps = sampler.mask(), 50
+    rate = reach * sampler.first_gap() / steps
+    optimiser = torch.optim.Adam([sampler.scores])
+    against = torch.where(sampler.reduce(before.float()) > 0.5, 1.0, -1.0)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
+        sampler.scores.grad = against.clone()
+        optimiser.step()
+    assert torch.equal(sampler.mask(), before) != moves
+
+
+def test_where_no_score_is_free_the_gap_is_infinite() -> None:
+    budget = Budget.of((13, 30), n_lines=4, acs="lines", acs_size=4)
+    assert learned("lines", budget, init="flat").first_gap() == math.inf

@@ -23,6 +23,7 @@ from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method
 from kscout.report.table import plural
 from kscout.sampling import FIXED_MASKS, LEARNED_SAMPLERS, Budget, LearnedSampler
+from kscout.sampling.learned import AMPLE_REACH
 from kscout.sweep.folder import epochs_done
 
 N_RECOMPUTED = 3
@@ -30,9 +31,6 @@ N_RECOMPUTED = 3
 
 TOLERANCE = 0.01
 """Relative difference to the kept score that another machine's rounding may make."""
-
-LEAST_MOVED = 0.01
-"""Of the points that a trained mask is free to choose: fewer make no other mask."""
 
 ADAPTIVE_TOLERANCE = 0.1
 """The same where each slice's mask is chosen on the way: rounding may choose another point."""
@@ -333,9 +331,9 @@ def _epochs_of(method: Method) -> int:
 
 
 def points_moved(run: BenchRun, method: Method, steps: int) -> int | None:
-    """Points that the mask did not begin with; ``UserError`` if it is all but what it was then.
+    """Points that the mask did not begin with; ``UserError`` if none, as none could be reached.
 
-    Unless no point could move, because the ACS is the whole budget.
+    Training that may move points and moves none has found nothing: told, and no breach.
 
     Parameters
     ----------
@@ -350,14 +348,12 @@ def points_moved(run: BenchRun, method: Method, steps: int) -> int | None:
     if not isinstance(sampler, LearnedSampler) or sampler.adaptive:
         return None
     n_moved = int((run.folder.mask() & ~method.mask()).sum())
-    n_free, choice = method.budget.n_samples - method.budget.n_acs, sampler.score_budget
-    if n_moved < LEAST_MOVED * n_free and choice.n_acs < choice.n_samples < choice.acs.numel():
-        rate = run.experiment.training.mask_learning_rate
+    gap, rate = sampler.first_gap(), run.experiment.training.mask_learning_rate
+    if n_moved == 0 and rate * steps < gap < math.inf:
         raise UserError(
-            f"training moved {n_moved} of {plural(n_free, 'point')}, so that the mask is all but "
-            f"the fixed one that it began from: a mask_learning_rate of {rate:g} over "
-            f"{plural(steps, 'step')} is too little to move {math.ceil(LEAST_MOVED * n_free)}: "
-            "valid is a larger product"
+            "training moved no point, so that the mask is the fixed one that it began from: a "
+            f"mask_learning_rate of {rate:g} over {plural(steps, 'step')} cannot reach any: valid "
+            f"is a product of {gap:.2g} or more, better of {AMPLE_REACH:g}"
         )
     return n_moved
 

@@ -36,7 +36,7 @@ Runs = Sequence[BenchRun]
 BESIDE = ("psnr", "ssim")
 """Metrics shown beside the suite's own; more is better."""
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the document: another number where what it holds means something else."""
 
 
@@ -157,19 +157,25 @@ def _median_seconds(runs: Runs) -> float:
 
 
 def _work(runs: Runs, n_slices: int) -> Document:
-    """What was done in the runs of a method: steps of each, and the extent of a search."""
+    """What was done in the runs of a method: steps of each, and the extent of a search.
+
+    And the points that the mask did not begin with, ``None`` of each mask that was not trained by
+    gradient; none at all where every slice has a mask of its own.
+    """
     sampler, training = runs[0].experiment.sampler, runs[0].experiment.training
     counts = {
         name.removeprefix("n_"): value
         for name, value in sampler.options().items()
         if name.startswith("n_")
     }
+    found = [run.folder.results() for run in runs]
     return {
         "gradient_steps": [
             gradient_steps(training, n_slices, epochs_done(run.folder.path)) for run in runs
         ],
         "search": counts if sampler.kind in SEARCHES else None,
         "closed_form": "closed_form" in (training.start, training.finish),
+        "n_points_changed": [one["n_points_changed"] for one in found if not one["adaptive"]],
     }
 
 

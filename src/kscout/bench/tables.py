@@ -39,6 +39,10 @@ LONGEST = 15
 """Letters of a word that the terminal does not break: "distinguishable" has as many."""
 
 
+FEW_CHANGED = 0.1
+"""Of the points that are free: a trained mask in which fewer changed is told to be no new one."""
+
+
 class Section(NamedTuple):
     """What is said of one reconstructor on one test condition.
 
@@ -203,10 +207,22 @@ def _notes(found: Document, name: str, split: str) -> Iterator[str]:
     if found["reconstructors"][name]["reconstructor"]["kind"] != "gaussian_sense":
         for method in _designed(found):
             yield f"{method} is made for the best linear reconstruction, not for this one"
+    for method, changed in _few_changed(found, name):
+        yield f"{method} is, but for {changed}, the mask that its training began from"
     for group in found["same_masks"].get(name, []):
         yield f"{' and '.join(group)} are one mask, at the first seed"
     if draws and (absent := left_out(found, draws)):
         yield f"dB to bound is told {absent}"
+
+
+def _few_changed(found: Document, name: str) -> Iterator[tuple[str, str]]:
+    """Methods that owe their scores to what they began from, and how few points are another's."""
+    n_free = found["budget"]["n_samples"] - found["budget"]["n_acs"]
+    for method, work in found["work"][name].items():
+        changed = [n for n in work["n_points_changed"] if n is not None]
+        if changed and min(changed) < FEW_CHANGED * n_free:
+            ends = " to ".join(str(n) for n in sorted({min(changed), max(changed)}))
+            yield method, f"{ends} of {plural(n_free, 'point')} (by seed)"
 
 
 def _designed(found: Document) -> list[str]:

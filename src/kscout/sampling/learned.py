@@ -1,5 +1,6 @@
 """Samplers that learn: scores that training moves, and a binary mask of the exact budget."""
 
+import math
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -21,6 +22,9 @@ from kscout.sampling.fixed import FIXED_MASKS, from_file
 from kscout.sampling.tiles import check_tile, repeat_tile
 
 MaskOptions = dict[str, Any]
+
+AMPLE_REACH = 6.0
+"""Mask learning rate times steps that lets the points of a fixed mask change places freely."""
 
 
 def known_mask(mask: MaskOptions) -> MaskOptions:
@@ -51,7 +55,10 @@ def _known_init(init: str | MaskOptions) -> str | MaskOptions:
 Init = Annotated[
     str | MaskOptions,
     AfterValidator(_known_init),
-    Field(description="initial mask; a fixed one needs mask_learning_rate x steps >= 6 to move"),
+    Field(
+        description="initial mask; a fixed one needs mask_learning_rate x steps "
+        f">= {AMPLE_REACH:g} to move"
+    ),
 ]
 Noise = Annotated[float, Field(ge=0, description="noise on the probabilities at the first step")]
 
@@ -113,6 +120,17 @@ class LearnedSampler(Sampler):
     def score_budget(self) -> Budget:
         """How many of the scores are chosen, and which must be."""
         raise NotImplementedError
+
+    def first_gap(self) -> float:
+        """Between the lowest score that is acquired and the highest that is not, in [0, inf].
+
+        Training changes no point below this product of mask learning rate and steps. Infinite
+        where no score is free.
+        """
+        budget = self.score_budget
+        n_free = budget.n_samples - budget.n_acs
+        ranked = self.scores.detach()[~budget.acs].sort(descending=True).values
+        return float(ranked[n_free - 1] - ranked[n_free]) if 0 < n_free < len(ranked) else math.inf
 
     def choose(self, ranking: Tensor) -> Tensor:
         """The mask, bool ``(ky, kx)``, that takes the highest of ``ranking`` to the budget."""
