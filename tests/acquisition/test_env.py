@@ -1,5 +1,6 @@
 """The environments as gymnasium sees them."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -165,6 +166,9 @@ def test_the_picture_is_of_mask_image_and_error() -> None:
     expected = torch.cat([mask, image, error], 1) * 255
     assert np.abs(picture[..., 0] - expected.numpy()).max() <= 1.5
     assert error.max() > 0.1
+    scan.data = replace(scan.data, quarter_turns=1)
+    upright = [np.rot90(part) for part in np.split(picture, 3, axis=1)]
+    assert np.array_equal(env.render(), np.concatenate(upright, axis=1))
 
 
 @pytest.mark.parametrize(

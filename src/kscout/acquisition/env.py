@@ -249,7 +249,7 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         return {name: value[0].cpu().numpy() for name, value in seen.items()}, float(gain)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Mask, reconstruction and error side by side, uint8 ``(y, 3 x, 3)``."""
+        """Mask, reconstruction and error side by side, upright, uint8 ``(y, 3 x, 3)``."""
         if self.render_mode is None:
             return None
         process, state = self.batch.process, self.batch.state
@@ -258,7 +258,8 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         mask = process.units.mask(state.acquired)[0, 0].cpu()
         image = state.image[0].cpu() / peak
         error = 5 * (image - reference / peak).abs()
-        row = torch.cat([mask, image, error], 1).clamp(0, 1)
+        turns = process.data.quarter_turns
+        row = torch.cat([part.rot90(turns) for part in (mask, image, error)], 1).clamp(0, 1)
         return (255 * row).round().to(torch.uint8)[..., None].expand(-1, -1, 3).numpy()
 
     def _numpy(self, seen: dict[str, Tensor], info: Info) -> tuple[dict[str, NDArray[Any]], Info]:

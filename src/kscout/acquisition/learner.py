@@ -15,7 +15,7 @@ from kscout.acquisition.policies import choose
 from kscout.acquisition.process import Process, State
 from kscout.acquisition.rollout import roll_out_slices
 from kscout.errors import UserError
-from kscout.learning.batches import step_generator
+from kscout.learning.batches import refuse_patience, step_generator
 from kscout.learning.descent import descend
 from kscout.learning.distribute import ShouldStop
 from kscout.learning.history import History
@@ -171,8 +171,7 @@ def fit(
     Stopped
         if ``should_stop`` said so; the same call goes on
     """
-    if patience is not None and validation is None:
-        raise UserError("learning.patience needs validation data: valid without it is null")
+    refuse_patience(patience, 0 if validation is None else len(validation.data), "learning")
     learner.validation = validation
     history = History(folder / "metrics.csv", ("train_loss", "return", "val_loss"))
     descend(

@@ -29,6 +29,7 @@ from kscout.experiment.config import SEARCHES, Experiment
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
+from kscout.learning.batches import refuse_patience
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.distribute import default_device, started_by_slurm
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
@@ -160,8 +161,7 @@ class Method:
         )
         closed_form = (sampler.kind, training.start, training.finish)
         needs_spirit = "tile_search" in closed_form or "closed_form" in closed_form
-        if training.patience is not None and not len(splits["val"]):
-            raise UserError("training.patience needs validation data: valid without it is null")
+        refuse_patience(training.patience, len(splits["val"]), "training")
         if needs_spirit and not isinstance(reconstructor, SpiritNet):
             raise UserError(
                 f"reconstructor '{config.kind}' has no closed-form fit: valid with training.start, "

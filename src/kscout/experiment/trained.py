@@ -32,6 +32,7 @@ from kscout.experiment.apply import FittedRun
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import run_experiment
+from kscout.learning.batches import refuse_patience
 from kscout.learning.distribute import default_device
 from kscout.recon import RECONSTRUCTORS, Reconstructor
 
@@ -202,8 +203,7 @@ def _check(active: Active, splits: Splits) -> None:
             _learner(active, name, train, active.seed)
         elif config.kind == "order":
             POLICIES["order"](train, train, active.seed, **config.options())
-    if active.learning.patience is not None and "val" not in scans:
-        raise UserError("learning.patience needs validation data: valid without it is null")
+    refuse_patience(active.learning.patience, len(splits["val"]), "learning")
     if is_joint and not any(p.requires_grad for p in net.parameters()):
         raise UserError(
             "staged and fine-tuned policies train the reconstructor: valid with them is one that "

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from kscout.data.slices import KspaceSet
+from kscout.errors import UserError
 from kscout.learning.distribute import place
 
 
@@ -71,3 +72,9 @@ def loader(data: KspaceSet, batch_size: int, seed: int, *, shuffle: bool) -> Dat
         collate_fn=_as_it_is,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def refuse_patience(patience: int | None, n_val: int, where: str) -> None:
+    """Raise ``UserError`` if a training would wait for validation data that there are none of."""
+    if patience is not None and not n_val:
+        raise UserError(f"{where}.patience needs validation data: valid without it is null")

@@ -108,6 +108,23 @@ class _SaveThenAsk(ModelCheckpoint):
         self.last = folder / "last.ckpt"
         self.should_stop, self.stopped = should_stop, False
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a folder that may have been moved, since which its paths are others."""
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": self._here(state_dict["best_model_path"]),
+                "kth_best_model_path": self._here(state_dict["kth_best_model_path"]),
+                "best_k_models": {
+                    self._here(path): score for path, score in state_dict["best_k_models"].items()
+                },
+            }
+        )
+
+    def _here(self, path: str) -> str:
+        return str(self.last.with_name(Path(path).name)) if path else path
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(self.last)  # save_last does so only after epochs that are the best

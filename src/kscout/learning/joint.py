@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kscout.data.slices import KspaceSet
 from kscout.errors import UserError
-from kscout.learning.batches import Batch, loader, step_generator
+from kscout.learning.batches import Batch, loader, refuse_patience, step_generator
 from kscout.learning.descent import descend
 from kscout.learning.distribute import (
     ShouldStop,
@@ -244,8 +244,7 @@ def fit_jointly(
     )
     if not any(p.requires_grad for p in module.parameters()):
         raise UserError("nothing to train by gradient descent: set training.epochs to 0")
-    if patience is not None and not len(val):
-        raise UserError("training.patience needs validation data: valid without it is null")
+    refuse_patience(patience, len(val), "training")
     check_processes(batch_size, n_devices, n_nodes)
     history = MaskHistory(folder / "metrics.csv", sampler)
     work = partial(
