@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kscout.data import files as kspace_files
+from kscout.data.formats import format_of, open_scan
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
@@ -89,8 +89,8 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
 
     Parameters
     ----------
-    file : k-space (.npy, .h5, .hdf5; :func:`kscout.data.files.read_kspace`) or NIfTI (.nii,
-        .nii.gz; :func:`kscout.report.nifti.read_nifti_slice`)
+    file : k-space in any format (:data:`kscout.data.formats.FORMATS`), or NIfTI
+        (:func:`kscout.report.nifti.read_nifti_slice`)
     out : picture to write (.png, .pdf or .svg)
     index : slice, from 0; the middle one if None
 
@@ -105,13 +105,7 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
         written
     """
     check_suffix(out)
-    if file.name.endswith(nifti.SUFFIXES):
-        shown = _of_nifti(file, index)
-    elif file.suffix in kspace_files.SUFFIXES:
-        shown = _of_kspace(file, index)
-    else:
-        valid = ", ".join((*kspace_files.SUFFIXES, *nifti.SUFFIXES))
-        raise UserError(f"{file}: unknown format: valid are {valid}")
+    shown = _of_nifti(file, index) if format_of(file) == "nifti" else _of_kspace(file, index)
     save(_draw(shown), out)
     return out
 
@@ -179,13 +173,16 @@ class _Slice:
 
 
 def _of_kspace(file: Path, index: int | None) -> _Slice:
-    kspace = kspace_files.read_kspace(file)
-    n_slices, n_coils, *plane = kspace.shape
-    index = nifti.checked_index(file, index, n_slices)
-    voxel_size, turns, _ = kspace_files.read_geometry(file)
-    points = kspace_files.sampled_points(kspace)
+    with open_scan(file) as scan:
+        n_slices, n_coils, *plane = scan.shape
+        index = nifti.checked_index(file, index, n_slices)
+        voxel_size, turns, _ = scan.geometry
+        points = scan.sampled()
+        kspace = scan.read(index)
+    if not points.any():
+        raise UserError(f"{file}: holds nothing but zeros")
     full = bool(points.all())
-    coils = kspace_to_image(kspace[index])
+    coils = kspace_to_image(kspace)
     return _Slice(
         caption=[
             file.name,
@@ -198,7 +195,7 @@ def _of_kspace(file: Path, index: int | None) -> _Slice:
         image=_upright(root_sum_of_squares(coils), turns),
         coils=_upright(coils.abs(), turns),
         ratio=height_over_width(plane, voxel_size, turns),
-        kspace=root_sum_of_squares(kspace[index]).numpy(),
+        kspace=root_sum_of_squares(kspace).numpy(),
         sampled=None if full else points.numpy(),
     )
 

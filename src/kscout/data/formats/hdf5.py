@@ -1,0 +1,80 @@
+"""HDF5 files that a user feeds: opened and checked before they take memory."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kscout.data.formats.scan import damage_told
+from kscout.errors import UserError
+
+MOST_COMPRESSION = 100
+"""Measured k-space hardly compresses; a file that claims more than this is not believed."""
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """An HDF5 file, to be read; ``UserError`` if it is none or is damaged."""
+    try:
+        return h5py.File(path, "r")
+    except Exception as error:  # h5py raises nearly anything on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: is not a readable HDF5 file: {reason}") from error
+
+
+def member(group: h5py.Group, name: str, path: Path) -> Any:
+    """What lies in ``group`` under ``name``, or None.
+
+    Links to other files are never followed, nor are data that lie in other files: a file from
+    somebody else must not show what else is on this machine.
+    """
+    with damage_told(path, "is not a readable HDF5 file"):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            return None
+        found = group[name]
+        elsewhere = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
+    if elsewhere:
+        raise UserError(f"{path}: '{name}' keeps its data in other files, which are not opened")
+    return found
+
+
+def check_size(dataset: h5py.Dataset, path: Path) -> None:
+    """``UserError`` if a dataset is empty, or announces more than the file can hold."""
+    name = str(dataset.name).strip("/")
+    shape = dataset.shape or ()
+    if min(shape, default=0) < 1:
+        raise UserError(f"{path}, dataset '{name}': is empty, its shape is {dataset.shape}")
+    n_bytes = math.prod(shape) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+    stored = min(dataset.id.get_storage_size(), path.stat().st_size)
+    factor = 1 if dataset.chunks is None else MOST_COMPRESSION
+    if max(n_bytes, chunk) > factor * stored:
+        raise UserError(
+            f"{path}, dataset '{name}': is truncated or damaged: its header announces {n_bytes} "
+            f"bytes of data and {stored} are there"
+        )
+
+
+def small_array(dataset: Any, path: Path, most: int = 2**20) -> np.ndarray | None:
+    """A small dataset of numbers, or None if it is anything else."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biufc":
+        return None
+    if dataset.size is None or not 0 < dataset.size <= most:
+        return None
+    check_size(dataset, path)
+    with damage_told(path, f"'{dataset.name}' cannot be read"):
+        return np.asarray(dataset[()])
+
+
+def text(dataset: Any, path: Path) -> bytes | None:
+    """The string that a dataset holds, alone or as its first entry, or None."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "OS":
+        return None
+    if dataset.shape not in ((), (1,)):
+        return None
+    with damage_told(path, f"'{dataset.name}' cannot be read"):
+        value = dataset[()] if dataset.shape == () else dataset[0]
+    if isinstance(value, str):
+        return value.encode()
+    return bytes(value) if isinstance(value, bytes | np.bytes_) else None

@@ -1,0 +1,26 @@
+"""k-space in ``.npy`` files."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from kscout.data.arrays import map_npy
+from kscout.data.formats.layouts import as_tensor, complaint
+from kscout.data.formats.scan import Scan
+
+
+class NpyScan(Scan):
+    """``(slice, coil, ky, kx)``, ``(coil, ky, kx)`` or ``(ky, kx)``."""
+
+    def __init__(self, path: Path) -> None:
+        array = map_npy(path, lambda shape, dtype: complaint(shape, dtype, (2, 3, 4)))
+        self._array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        super().__init__(path, self._array.shape)
+
+    def _read(self, index: int) -> Tensor:
+        return as_tensor(self._array[index])
+
+
+def open_npy(path: Path) -> Scan:
+    """A NumPy array, complex; slices are mapped, not loaded."""
+    return NpyScan(path)
