@@ -1,10 +1,10 @@
 """Pictures of files: masks, k-space, and the images of a volume."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -110,6 +110,38 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
     return out
 
 
+def evenly_spaced(n_slices: int) -> list[int]:
+    """The slices that are drawn of a volume, up to twelve."""
+    spaced = np.linspace(0, n_slices - 1, min(n_slices, MOST_SLICES)).round()
+    return [int(i) for i in spaced]
+
+
+def show_scan(file: Path, options: Mapping[str, Any], out: Path) -> Path:
+    """Draw slices of k-space in a file as :func:`show_images` does; no others are read.
+
+    Parameters
+    ----------
+    file : in any format (:data:`kscout.data.formats.FORMATS`)
+    options : of its format
+    out : picture to write (.png, .pdf or .svg)
+
+    Returns
+    -------
+    ``out``
+
+    Raises
+    ------
+    UserError
+        if the file cannot be read, or ``out`` has another suffix or cannot be written
+    """
+    check_suffix(out)
+    with open_scan(file, options) as scan:
+        chosen = evenly_spaced(scan.n_slices)
+        images = [root_sum_of_squares(kspace_to_image(scan.read(i))) for i in chosen]
+        _draw_images(torch.stack(images), chosen, out, file.name, scan.geometry)
+    return out
+
+
 def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Path:
     """Draw up to twelve slices of a volume, evenly spaced, on one grey scale.
 
@@ -132,11 +164,17 @@ def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Pa
         if ``out`` has another suffix or cannot be written
     """
     check_suffix(out)
-    n = len(images)
-    chosen = np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int).tolist()
+    chosen = evenly_spaced(len(images))
+    _draw_images(images[chosen], chosen, out, title, geometry)
+    return out
+
+
+def _draw_images(
+    images: Tensor, numbers: Sequence[int], out: Path, title: str, geometry: Geometry
+) -> None:
     turns = geometry.quarter_turns
     ratio = height_over_width(images.shape[-2:], geometry.voxel_size, turns)
-    grid = _Grid(_upright(images[chosen], turns), [f"slice {i}" for i in chosen], ratio)
+    grid = _Grid(_upright(images, turns), [f"slice {i}" for i in numbers], ratio)
     inside = max(grid.inside, LEAST_WIDTH)
     head = wrap(title, inside)
     title_end = GAP + LINE * n_lines([head])
@@ -145,7 +183,6 @@ def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Pa
     write(figure, GAP, title_end, head, ha="left", fontweight="bold")
     grid.draw(figure, top)
     save(figure, out)
-    return out
 
 
 @dataclass(frozen=True)

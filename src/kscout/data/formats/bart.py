@@ -117,14 +117,14 @@ def _read_header(path: Path) -> list[int]:
     return dims
 
 
-def write_cfl(path: str | Path, pages: Iterable[Tensor], dims: Sequence[int]) -> None:
-    """An array for BART, page by page.
+def write_cfl(path: str | Path, slices: Iterable[Tensor], shape: Sequence[int]) -> None:
+    """Slices for BART, as :func:`open_cfl` reads them.
 
     Parameters
     ----------
     path : of the ``.cfl`` file; the ``.hdr`` is written beside it
-    pages : parts of the array that follow each other along its last axis of more than one entry
-    dims : BART's dimensions, the first changing fastest
+    slices : real or complex ``(coil, ky, kx)``
+    shape : ``(slice, coil, ky, kx)``
 
     Raises
     ------
@@ -132,11 +132,11 @@ def write_cfl(path: str | Path, pages: Iterable[Tensor], dims: Sequence[int]) ->
         if a file cannot be written
     """
     path = Path(path)
-    filled = [*dims, *[1] * (N_DIMS - len(dims))]
-    # The header last: without it, BART takes neither for a file.
+    dims = [1] * N_DIMS
+    dims[SLICE], dims[COIL], dims[READOUT], dims[PHASE] = shape
     with atomic_path(path.with_suffix(".hdr")) as header, atomic_path(path) as temporary:
         with temporary.open("wb") as stream:
-            for page in pages:
-                array = np.asarray(page.resolve_conj(), dtype="<c8")
-                stream.write(array.tobytes(order="F"))
-        header.write_text(f"# Dimensions\n{' '.join(map(str, filled))} \n", "ascii")
+            for one in slices:
+                array = np.asarray(one.permute(1, 2, 0).resolve_conj(), dtype="<c8")
+                stream.write(array.tobytes("F"))
+        header.write_text(f"# Dimensions\n{' '.join(map(str, dims))} \n", "ascii")

@@ -15,12 +15,16 @@ from kscout.data.formats.scan import UNKNOWN, Scan, damage_told
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
 
+_MOST_NOISE = 2**28
+_MOST_NOTES, _LONGEST_NOTE = 20, 400
+
 
 class FastmriScan(Scan):
     """The dataset ``kspace``: ``(slice, coil, ky, kx)``, or single-coil ``(slice, ky, kx)``.
 
     The plane is (readout, phase encode). Its dataset ``mask``, of lines or points, leaves out what
-    was not acquired; ``ismrmrd_header`` says how large voxels are.
+    was not acquired; ``ismrmrd_header`` says how large voxels are. Files of kscout have ``noise``,
+    ``(coil, sample)``, and notes as well.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -35,11 +39,20 @@ class FastmriScan(Scan):
                 f"its mask acquires {int(self._mask.sum())} of {self._mask.numel()} points"
             )
         encoding, said = _header(file, path)
-        super().__init__(path, shape, _geometry(file, encoding), [*notes, *said])
+        notes += [*said, *_notes(file)]
+        geometry, simulated = _geometry(file, encoding), bool(_attribute(file, "simulated") == 1)
+        super().__init__(path, shape, geometry, notes, simulated=simulated)
 
     def _read(self, index: int) -> Tensor:
         kspace = as_tensor(self._data[index]).reshape(self.shape[1:])
         return kspace if self._mask is None else kspace * self._mask
+
+    def noise(self) -> Tensor | None:
+        array = small_array(member(self._file, "noise", self.path), self.path, _MOST_NOISE)
+        if array is None or array.ndim != 2 or len(array) != self.n_coils:
+            return None
+        noise = as_tensor(array)
+        return noise if torch.isfinite(torch.view_as_real(noise)).all() else None
 
     def close(self) -> None:
         self._file.close()
@@ -138,12 +151,30 @@ def _geometry(file: h5py.File, encoding: Encoding | None) -> Geometry:
     )
 
 
+def _notes(file: h5py.File) -> list[str]:
+    """What kscout noted when it wrote the file, a line each."""
+    lines = _raw_attribute(file, "notes", "S").item(0).decode(errors="replace").splitlines()
+    return [" ".join(line.split())[:_LONGEST_NOTE] for line in lines[:_MOST_NOTES] if line.strip()]
+
+
 def _attribute(file: h5py.File, name: str) -> np.ndarray:
     """Numbers; NaN where there are none."""
+    return _raw_attribute(file, name, "biuf").astype(np.float64)
+
+
+def _raw_attribute(file: h5py.File, name: str, kinds: str) -> np.ndarray:
+    """An attribute of one of these kinds of dtype, else NaN or an empty string.
+
+    Others are not read: of variable length, they could not be checked first (see heap.py).
+    """
+    absent = np.asarray(b"" if kinds == "S" else np.nan)
     try:
-        return np.asarray(file.attrs[name], dtype=np.float64)
+        identifier = file.attrs.get_id(name)
+        if identifier.dtype.kind not in kinds or 0 in identifier.shape:
+            return absent
+        return np.asarray(file.attrs[name])
     except Exception:  # h5py raises nearly anything; a picture's shape is no reason to stop
-        return np.asarray(np.nan)
+        return absent
 
 
 def _is_length(value: np.ndarray[Any, Any], shape: tuple[int, ...]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kscout.data.formats.heap import check_heap
 from kscout.data.formats.scan import damage_told
 from kscout.errors import UserError
 
@@ -42,13 +43,14 @@ def member(group: h5py.Group, name: str, path: Path) -> Any:
 def check_size(dataset: h5py.Dataset, path: Path) -> None:
     """``UserError`` if a dataset is empty, or announces more than the file can hold."""
     name = str(dataset.name).strip("/")
-    shape = dataset.shape or ()
+    with damage_told(path, f"dataset '{name}' cannot be read"):
+        shape, item = dataset.shape or (), dataset.dtype.itemsize
+        chunk = math.prod(dataset.chunks) * item if dataset.chunks else 0
+        stored = min(dataset.id.get_storage_size(), path.stat().st_size)
     if min(shape, default=0) < 1:
         raise UserError(f"{path}, dataset '{name}': is empty, its shape is {dataset.shape}")
-    n_bytes = math.prod(shape) * dataset.dtype.itemsize
-    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
-    stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    factor = 1 if dataset.chunks is None else MOST_COMPRESSION
+    n_bytes = math.prod(shape) * item
+    factor = 1 if chunk == 0 else MOST_COMPRESSION
     if max(n_bytes, chunk) > factor * stored:
         raise UserError(
             f"{path}, dataset '{name}': is truncated or damaged: its header announces {n_bytes} "
@@ -58,23 +60,26 @@ def check_size(dataset: h5py.Dataset, path: Path) -> None:
 
 def small_array(dataset: Any, path: Path, most: int = 2**20) -> np.ndarray | None:
     """A small dataset of numbers, or None if it is anything else."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biufc":
+    if not isinstance(dataset, h5py.Dataset):
         return None
-    if dataset.size is None or not 0 < dataset.size <= most:
-        return None
-    check_size(dataset, path)
     with damage_told(path, f"'{dataset.name}' cannot be read"):
+        if dataset.dtype.kind not in "biufc" or not 0 < (dataset.size or 0) <= most:
+            return None
+        check_size(dataset, path)
         return np.asarray(dataset[()])
 
 
 def text(dataset: Any, path: Path) -> bytes | None:
     """The string that a dataset holds, alone or as its first entry, or None."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "OS":
-        return None
-    if dataset.shape not in ((), (1,)):
+    if not isinstance(dataset, h5py.Dataset):
         return None
     with damage_told(path, f"'{dataset.name}' cannot be read"):
+        if dataset.dtype.kind not in "OS" or dataset.shape not in ((), (1,)):
+            return None
+        if h5py.check_string_dtype(dataset.dtype) is None:
+            return None
+        check_size(dataset, path)
+        if dataset.dtype.kind == "O":
+            check_heap(path, dataset)
         value = dataset[()] if dataset.shape == () else dataset[0]
-    if isinstance(value, str):
-        return value.encode()
-    return bytes(value) if isinstance(value, bytes | np.bytes_) else None
+    return value.encode() if isinstance(value, str) else bytes(value)

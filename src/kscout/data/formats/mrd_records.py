@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kscout.data.formats.hdf5 import check_size
+from kscout.data.formats.heap import check_heap
 from kscout.data.formats.scan import damage_told
 from kscout.errors import UserError
 
@@ -51,6 +52,7 @@ class Records:
             if dataset.ndim != 1:
                 raise UserError(f"{path}: its acquisitions have shape {dataset.shape}: one axis")
             self._fits(dataset.dtype)
+            check_heap(path, dataset, "data")
             self.heads = self._read_heads()
 
     def __len__(self) -> int:
