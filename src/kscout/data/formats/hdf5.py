@@ -40,14 +40,40 @@ def member(group: h5py.Group, name: str, path: Path) -> Any:
     return found
 
 
+_NUMBERS = tuple(
+    getattr(h5py.h5t, f"{name}{order}")
+    for order in ("LE", "BE")
+    for name in (
+        *("IEEE_F16", "IEEE_F32", "IEEE_F64"),
+        *(f"STD_{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)),
+    )
+)
+"""The numbers that files hold. To convert others, as damage makes them, has crashed the library."""
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type is made of :data:`_NUMBERS` and strings alone."""
+    match kind.get_class():
+        case h5py.h5t.INTEGER | h5py.h5t.FLOAT:
+            return any(kind.equal(number) for number in _NUMBERS)
+        case h5py.h5t.COMPOUND:
+            return all(_is_plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
+        case h5py.h5t.ARRAY | h5py.h5t.VLEN | h5py.h5t.ENUM:
+            return _is_plain(kind.get_super())
+        case other:
+            return bool(other == h5py.h5t.STRING)
+
+
 def check_size(dataset: h5py.Dataset, path: Path) -> None:
-    """``UserError`` if a dataset is empty, or announces more than the file can hold."""
+    """``UserError`` if a dataset is empty, odd, or announces more than the file can hold."""
     name = str(dataset.name).strip("/")
     with damage_told(path, f"dataset '{name}' cannot be read"):
+        if not _is_plain(dataset.id.get_type()):
+            raise UserError(f"{path}, dataset '{name}': its numbers are of no usual type")
         shape, item = dataset.shape or (), dataset.dtype.itemsize
         chunk = math.prod(dataset.chunks) * item if dataset.chunks else 0
         stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    if min(shape, default=0) < 1:
+    if dataset.shape is None or min(shape, default=1) < 1:
         raise UserError(f"{path}, dataset '{name}': is empty, its shape is {dataset.shape}")
     n_bytes = math.prod(shape) * item
     factor = 1 if chunk == 0 else MOST_COMPRESSION

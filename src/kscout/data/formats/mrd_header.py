@@ -52,8 +52,9 @@ class Encoding:
     def n_readout(self) -> int:
         """Points of the readout once its oversampling is gone.
 
-        An oversampled readout has a larger field of view than the image, at the same resolution.
-        Where fields of view are not said, the smaller matrix of the image is believed.
+        An oversampled readout has a larger field of view than the image, at the same resolution;
+        the image's matrix may be larger, where it is interpolated. Where fields of view are not
+        said, a smaller matrix of the image is believed.
         """
         n = self.matrix[0]
         if self.fov[0] > 0 and self.recon_fov[0] > 0:
