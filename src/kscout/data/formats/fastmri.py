@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kscout.data.formats.hdf5 import check_size, member, open_hdf5, small_array, text
+from kscout.data.formats.hdf5 import (
+    check_size,
+    is_plain,
+    member,
+    open_hdf5,
+    small_array,
+    text,
+)
 from kscout.data.formats.layouts import as_tensor, complaint
 from kscout.data.formats.mrd_header import Encoding, read_encodings
 from kscout.data.formats.scan import UNKNOWN, Scan, damage_told
@@ -170,7 +177,7 @@ def _raw_attribute(file: h5py.File, name: str, kinds: str) -> np.ndarray:
     absent = np.asarray(b"" if kinds == "S" else np.nan)
     try:
         identifier = file.attrs.get_id(name)
-        if identifier.dtype.kind not in kinds or 0 in identifier.shape:
+        if not is_plain(identifier.get_type()) or identifier.dtype.kind not in kinds:
             return absent
         return np.asarray(file.attrs[name])
     except Exception:  # h5py raises nearly anything; a picture's shape is no reason to stop

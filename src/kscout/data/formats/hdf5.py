@@ -51,15 +51,15 @@ _NUMBERS = tuple(
 """The numbers that files hold. To convert others, as damage makes them, has crashed the library."""
 
 
-def _is_plain(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
     """Whether a type is made of :data:`_NUMBERS` and strings alone."""
     match kind.get_class():
         case h5py.h5t.INTEGER | h5py.h5t.FLOAT:
             return any(kind.equal(number) for number in _NUMBERS)
         case h5py.h5t.COMPOUND:
-            return all(_is_plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
+            return all(is_plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
         case h5py.h5t.ARRAY | h5py.h5t.VLEN | h5py.h5t.ENUM:
-            return _is_plain(kind.get_super())
+            return is_plain(kind.get_super())
         case other:
             return bool(other == h5py.h5t.STRING)
 
@@ -68,7 +68,7 @@ def check_size(dataset: h5py.Dataset, path: Path) -> None:
     """``UserError`` if a dataset is empty, odd, or announces more than the file can hold."""
     name = str(dataset.name).strip("/")
     with damage_told(path, f"dataset '{name}' cannot be read"):
-        if not _is_plain(dataset.id.get_type()):
+        if not is_plain(dataset.id.get_type()):
             raise UserError(f"{path}, dataset '{name}': its numbers are of no usual type")
         shape, item = dataset.shape or (), dataset.dtype.itemsize
         chunk = math.prod(dataset.chunks) * item if dataset.chunks else 0
