@@ -1,5 +1,6 @@
 """ISMRMRD files made by the test: every case that scanners write."""
 
+import h5py
 import ismrmrd
 import numpy as np
 import pytest
@@ -272,7 +273,7 @@ BAD = {
         space_2d(6, 20),
         lambda lines: [*lines[:4], Line(spoilt(lines[4].samples, np.nan), (4, 0)), *lines[5:]],
     ),
-    "slices of 2x60000x60000 points": (space_2d(60000, 60000), list),
+    "announces 2x60000x60000 points": (space_2d(60000, 60000), list),
     "matrix of 6x70000x1: valid is 1 to 65535": (space_2d(6, 70000), list),
     "matrix of 6x-20x1": (space_2d(6, -20), list),
 }  # fmt: skip
@@ -331,3 +332,25 @@ def test_readout_transforms_are_inverse_and_unitary():
     x = complex_normal((3, 7))
     assert relative_error(space_to_readout(readout_to_space(x)), x) < 1e-6
     assert float(readout_to_space(x).norm()) == pytest.approx(float(x.norm()), rel=1e-6)
+
+
+def test_compressed_acquisitions_are_refused_with_a_way_out(tmp_path):
+    path = write_mrd(tmp_path / "a.h5", space_2d(6, 5), lines_of(plane(1, (6, 5))))
+    with h5py.File(path, "a") as file:
+        data = file["dataset/data"][()]
+        del file["dataset/data"]
+        file["dataset"].create_dataset("data", data=data, compression="gzip")
+    with pytest.raises(UserError, match="is compressed: h5repack -f NONE undoes it"):
+        open_scan(path)
+
+
+@pytest.mark.parametrize("chunks", [None, (4,), (100,)])
+def test_acquisitions_are_found_however_they_are_laid_out(tmp_path, chunks):
+    kspace = plane(2, (6, 9))
+    path = write_mrd(tmp_path / "a.h5", space_2d(6, 9), lines_of(kspace))
+    with h5py.File(path, "a") as file:
+        data = file["dataset/data"][()]
+        del file["dataset/data"]
+        maxshape = None if chunks is None else (None,)
+        file["dataset"].create_dataset("data", data=data, chunks=chunks, maxshape=maxshape)
+    assert torch.equal(read(path)[0], kspace)

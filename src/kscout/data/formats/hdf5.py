@@ -1,13 +1,14 @@
 """HDF5 files that a user feeds: opened and checked before they take memory."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from kscout.data.formats.heap import check_heap
+from kscout.data.formats.heap import find_entries
 from kscout.data.formats.scan import damage_told
 from kscout.errors import UserError
 
@@ -96,16 +97,15 @@ def small_array(dataset: Any, path: Path, most: int = 2**20) -> np.ndarray | Non
 
 
 def text(dataset: Any, path: Path) -> bytes | None:
-    """The string that a dataset holds, alone or as its first entry, or None."""
+    """The string that a dataset holds, alone or as its only entry, or None."""
     if not isinstance(dataset, h5py.Dataset):
         return None
     with damage_told(path, f"'{dataset.name}' cannot be read"):
-        if dataset.dtype.kind not in "OS" or dataset.shape not in ((), (1,)):
-            return None
-        if h5py.check_string_dtype(dataset.dtype) is None:
+        if h5py.check_string_dtype(dataset.dtype) is None or dataset.shape not in ((), (1,)):
             return None
         check_size(dataset, path)
-        if dataset.dtype.kind == "O":
-            check_heap(path, dataset)
-        value = dataset[()] if dataset.shape == () else dataset[0]
-    return value.encode() if isinstance(value, str) else bytes(value)
+        if dataset.dtype.kind == "S":
+            return bytes(np.asarray(dataset[()]).item())
+        (entry,) = find_entries(path, dataset)
+        with path.open("rb") as stream:
+            return os.pread(stream.fileno(), int(entry["size"]), int(entry["offset"]))

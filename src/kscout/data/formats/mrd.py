@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ from kscout.data.formats.scan import (
     BlockCache,
     Scan,
     damage_told,
-    refuse_large_planes,
+    refuse_large_arrays,
 )
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
@@ -36,6 +37,9 @@ from kscout.physics.fourier import readout_to_space, space_to_readout
 
 Number = Annotated[int, Field(ge=0)] | None
 """Of an encoding, or of one image among those of the same slice."""
+
+_READOUTS = 64
+"""Of a volume, transformed at once."""
 
 _MOST_NOISE = 2**18
 """Samples of noise per coil: more say nothing new of a covariance."""
@@ -126,7 +130,7 @@ class _MrdScan(Scan):
     ) -> None:
         self._file, self._records, self._space = file, records, space
         n_coils = int(records.heads["active_channels"][chosen.imaging[0]])
-        refuse_large_planes(path, (n_coils, *self._raw_plane))
+        refuse_large_arrays(path, (n_coils, *self._raw_shape))
         self._lines = lines = Lines(path, records, space, chosen)
         self._slices = chosen.slices
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
@@ -136,8 +140,8 @@ class _MrdScan(Scan):
 
     @property
     @abstractmethod
-    def _raw_plane(self) -> tuple[int, int]:
-        """Of what is put together in memory."""
+    def _raw_shape(self) -> tuple[int, ...]:
+        """Of what a slice, or a slab, is before oversampling is removed, for each coil."""
 
     @abstractmethod
     def _count_slices(self) -> int: ...
@@ -192,7 +196,7 @@ class _Planes(_MrdScan):
     """2D: a slice is put together whole, then its readout's oversampling is cropped."""
 
     @property
-    def _raw_plane(self) -> tuple[int, int]:
+    def _raw_shape(self) -> tuple[int, ...]:
         return self._space.matrix[:2]
 
     def _count_slices(self) -> int:
@@ -207,13 +211,13 @@ class _Planes(_MrdScan):
 
     def _read(self, index: int) -> Tensor:
         slice_number, n = self._slices[index], self._lines.n_kept
-        raw = torch.zeros(self.n_coils, *self._raw_plane, dtype=torch.complex64)
+        raw = torch.zeros(self.n_coils, *self._raw_shape, dtype=torch.complex64)
         placed = raw[:, self._lines.start : self._lines.start + n]
         for number, samples in self._readouts(slice_number):
             placed[:, :, self._lines.place(number)[0]] += samples
         counts = self._lines.count(self._lines.of_slice[slice_number])[:, 0]
         raw /= torch.from_numpy(counts).clamp_min(1)
-        if self.plane == self._raw_plane:
+        if self.plane == self._raw_shape:
             return raw
         space = _cropped(readout_to_space(raw.mT), self.plane[0])
         return (space_to_readout(space).mT * self.sampled()).contiguous()
@@ -233,8 +237,8 @@ class _Volumes(_MrdScan):
         ]
 
     @property
-    def _raw_plane(self) -> tuple[int, int]:
-        return self._plane_of(self._space)
+    def _raw_shape(self) -> tuple[int, ...]:
+        return self._space.matrix
 
     def _count_slices(self) -> int:
         return len(self._slices) * self._space.n_readout
@@ -251,16 +255,21 @@ class _Volumes(_MrdScan):
         return self._blocks[slab][position]
 
     def _load(self, slice_number: int, positions: range) -> Tensor:
-        shape = (len(positions), self.n_coils, *self.plane)
-        block = torch.zeros(shape, dtype=torch.complex64)
-        readout = torch.zeros(self.n_coils, self._space.matrix[0], dtype=torch.complex64)
-        for number, samples in self._readouts(slice_number):
-            readout[:, self._lines.start : self._lines.start + self._lines.n_kept] = samples
-            space = _cropped(readout_to_space(readout), self._space.n_readout)
-            line, partition = self._lines.place(number)
-            block[:, :, line, partition] += space[:, positions.start : positions.stop].T
+        ky, kz = self.plane
+        # Positions last, so that one readout is written to one place.
+        block = torch.zeros(ky, kz, self.n_coils, len(positions), dtype=torch.complex64)
+        start, n = self._lines.start, self._lines.n_kept
+        acquisitions = self._readouts(slice_number)
+        while several := list(islice(acquisitions, _READOUTS)):
+            readouts = torch.zeros(len(several), self.n_coils, self._space.matrix[0]) + 0j
+            for row, (_, samples) in zip(readouts, several, strict=True):
+                row[:, start : start + n] = samples
+            space = _cropped(readout_to_space(readouts), self._space.n_readout)
+            for row, (number, _) in zip(space, several, strict=True):
+                block[self._lines.place(number)] += row[:, positions.start : positions.stop]
         counts = self._lines.count(self._lines.of_slice[slice_number])
-        return block.div_(torch.from_numpy(counts).clamp_min(1))
+        block /= torch.from_numpy(counts).clamp_min(1)[:, :, None, None]
+        return block.permute(3, 2, 0, 1)
 
 
 def _cropped(space: Tensor, n: int) -> Tensor:

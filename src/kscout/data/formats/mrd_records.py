@@ -1,5 +1,6 @@
 """The acquisitions of an ISMRMRD file: what each is, and its samples."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kscout.data.formats.hdf5 import check_size
-from kscout.data.formats.heap import check_heap
+from kscout.data.formats.heap import find_entries, stored
 from kscout.data.formats.scan import damage_told
 from kscout.errors import UserError
 
@@ -28,8 +29,6 @@ _COLUMNS = (
     "sample_time_us",
 )
 _INDICES = ("kspace_encode_step_1", "kspace_encode_step_2", "slice", *COUNTERS)
-_HEADERS, _READOUTS = 4096, 64
-"""Acquisitions whose headers, and whose samples, are read at once."""
 
 
 class Records:
@@ -52,7 +51,7 @@ class Records:
             if dataset.ndim != 1:
                 raise UserError(f"{path}: its acquisitions have shape {dataset.shape}: one axis")
             self._fits(dataset.dtype)
-            check_heap(path, dataset, "data")
+            self._entries = find_entries(path, dataset, "data")
             self.heads = self._read_heads()
 
     def __len__(self) -> int:
@@ -70,16 +69,15 @@ class Records:
 
     def _read_heads(self) -> np.ndarray:
         wanted = [(name, "i8") for name in (*_COLUMNS[:-1], *_INDICES)] + [("sample_time_us", "f8")]
-        heads = np.empty(len(self._dataset), wanted)
-        field = self._dataset.fields("head")
-        for start in range(0, len(heads), _HEADERS):
-            block = field[start : start + _HEADERS]
-            rows = heads[start : start + len(block)]
-            for name in _COLUMNS:
-                value = block[name]
-                rows[name] = value if value.dtype.kind == "f" else value.astype(np.int64)
-            for name in _INDICES:
-                rows[name] = block["idx"][name]
+        whole = np.zeros(len(self._dataset), _field(self._dataset.dtype, "head"))
+        for start, block in stored(self._path, self._dataset, "head", whole.dtype):
+            whole[start : start + len(block)] = block
+        heads = np.zeros(len(whole), wanted)
+        for name in _COLUMNS:
+            value = whole[name]
+            heads[name] = value if value.dtype.kind == "f" else value.astype(np.int64)
+        for name in _INDICES:
+            heads[name] = whole["idx"][name]
         return heads
 
     def is_flagged(self, *flags: int) -> np.ndarray:
@@ -96,12 +94,11 @@ class Records:
         UserError
             if samples are missing, or one is NaN or infinity
         """
-        field = self._dataset.fields("data")
-        for run in _runs(numbers):
-            with damage_told(self._path, f"acquisition {run[0]} cannot be read"):
-                block = field[run[0] : run[-1] + 1]
-            for number, samples in zip(run, block, strict=True):
-                yield number, self._checked(number, np.asarray(samples))
+        with self._path.open("rb") as stream:
+            for number in numbers.tolist():
+                size, offset = (int(self._entries[name][number]) for name in ("size", "offset"))
+                raw = os.pread(stream.fileno(), size, offset)
+                yield number, self._checked(number, np.frombuffer(raw, "<f4"))
 
     def _checked(self, number: int, samples: np.ndarray) -> Tensor:
         head = self.heads[number]
@@ -115,15 +112,6 @@ class Records:
             raise UserError(f"{self._path}: acquisition {number} holds NaN or infinity")
         pairs = np.array(samples, np.float32).view(np.complex64)
         return torch.from_numpy(pairs.reshape(shape))
-
-
-def _runs(numbers: np.ndarray) -> Iterator[list[int]]:
-    """Numbers in stretches without gaps, none too long, in their order."""
-    if not len(numbers):
-        return
-    for stretch in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
-        for start in range(0, len(stretch), _READOUTS):
-            yield stretch[start : start + _READOUTS].tolist()
 
 
 def _field(dtype: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.data.formats.nifti_volume import NiftiVolume
-from kscout.data.formats.scan import UNKNOWN, Scan, refuse_large_planes
+from kscout.data.formats.scan import UNKNOWN, Scan, refuse_large_arrays
 from kscout.data.phase import with_phase
 from kscout.data.simulate import NCoils, Phase, SnrDb
 from kscout.data.slices import Geometry
@@ -45,7 +45,7 @@ class NiftiScan(Scan):
                 f"{'complex values' if volume.is_complex else f'{volume.n_images} images'}"
             )
         if path.suffix != ".gz":
-            refuse_large_planes(path, (n_coils, *volume.plane))
+            refuse_large_arrays(path, (n_coils, *volume.plane))
         geometry = Geometry(
             volume.voxel_size or UNKNOWN.voxel_size, 0, volume.thickness or UNKNOWN.slice_thickness
         )

@@ -169,7 +169,7 @@ class BlockCache:
             self._held = torch.empty(0)  # two blocks at once would be twice the memory
             self._held = self._load(range(start, min(start + self._size, self._n)))
             self._number = number
-        return self._held[place].clone()
+        return self._held[place].clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager
@@ -195,15 +195,15 @@ def damage_told(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: {what}: {reason}") from error
 
 
-def refuse_large_planes(path: Path, shape: Sequence[int]) -> None:
-    """``UserError`` where a file is far too small for one slice of ``(coil, ky, kx)``."""
+def refuse_large_arrays(path: Path, shape: Sequence[int]) -> None:
+    """``UserError`` where a file is far too small for an array of complex64."""
     n_bytes = 8 * int(np.prod([int(n) for n in shape], dtype=object))
     there = path.stat().st_size
     if n_bytes > MOST_ZEROS * there:
         size = "x".join(str(n) for n in shape)
         raise UserError(
-            f"{path}: is truncated or damaged: its header announces slices of {size} points "
-            f"(coil, ky, kx) and the file has {there} bytes"
+            f"{path}: is truncated or damaged: its header announces {size} points at once, and "
+            f"the file has {there} bytes"
         )
 
 
