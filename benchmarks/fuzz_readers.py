@@ -7,8 +7,8 @@ Small valid files are mutated (bits flipped, cut, spliced, numbers of headers ch
 seed. A worker opens each, finds what was sampled and reads all slices and noise; the process that
 started it counts. Prints one JSON object of counts by format: ``read``, ``refused`` (a UserError of
 one line), ``traceback`` (any other exception), ``memory`` (refused only because memory ran out),
-``crash`` (the worker died) and ``hang`` (longer than the limit), and the most memory that a worker
-took, in MB.
+``crash`` (the worker died) and ``hang`` (longer than the limit), and by how many MB
+the memory of a worker exceeded that of the process that started it.
 """
 
 import argparse
