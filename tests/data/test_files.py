@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kscout.data.files import files, read_geometry, read_kspace, sampled_points
+from kscout.data.files import files, read_geometry, read_kspace
+from kscout.data.formats import sampled_points
 from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5
 from kscout.errors import UserError

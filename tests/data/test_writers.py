@@ -1,3 +1,6 @@
+import weakref
+from pathlib import Path
+
 import h5py
 import nibabel
 import numpy as np
@@ -5,11 +8,13 @@ import pytest
 import torch
 
 from kscout.data.files import files, read_geometry, read_kspace
+from kscout.data.formats import Scan
 from kscout.data.slices import Geometry, KspaceSet
-from kscout.data.writers import write_hdf5, write_images, write_nifti, write_splits
+from kscout.data.writers import write_hdf5, write_images, write_nifti, write_scan, write_splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
+from laws import complex_normal
 
 
 def test_hdf5_reopens_with_the_same_numbers(tmp_path, kspace):
@@ -89,3 +94,47 @@ def test_unwritable_output_is_named(tmp_path, kspace):
         write_nifti(tmp_path / "file" / "a.nii", kspace)
     with pytest.raises(UserError, match=r"ends in \.nii"):
         write_nifti(tmp_path / "a.png", kspace)
+
+
+class Watched(Scan):
+    """Random slices, of which it knows how many are still in memory when the next is read."""
+
+    def __init__(self, n_slices):
+        super().__init__(Path("watched"), (n_slices, 3, 7, 10), Geometry((0.5, 2.0), 1, 4.5))
+        self.alive, self.most_alive = weakref.WeakSet(), 0
+
+    def _read(self, index):
+        self.most_alive = max(self.most_alive, len(self.alive))
+        kspace = complex_normal((3, 7, 10), index)
+        self.alive.add(kspace)
+        return kspace
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.cfl", "a.npy", "a.nii", "a.nii.gz"])
+def test_conversion_holds_one_slice_while_it_reads_the_next(tmp_path, name):
+    scan, done = Watched(9), []
+    write_scan(tmp_path / name, scan, lambda *counts: done.append(counts))
+    assert scan.most_alive <= 2
+    assert done == [(i + 1, 9) for i in range(9)]
+
+
+def test_a_streamed_scan_is_the_same_file(tmp_path):
+    scan = Watched(4)
+    kspace = scan.read_all()
+    write_scan(tmp_path / "a.h5", scan, lambda done, total: None)
+    write_hdf5(tmp_path / "b.h5", kspace, scan.geometry)
+    with h5py.File(tmp_path / "a.h5") as first, h5py.File(tmp_path / "b.h5") as second:
+        assert list(first) == list(second)
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
+        assert set(first.attrs) - set(second.attrs) == {"simulated", "notes"}
+        assert all(np.array_equal(first.attrs[name], second.attrs[name]) for name in second.attrs)
+    write_scan(tmp_path / "a.nii", scan, lambda done, total: None)
+    write_nifti(tmp_path / "b.nii", root_sum_of_squares(kspace_to_image(kspace)), scan.geometry)
+    assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
+
+
+def test_images_for_bart(tmp_path, kspace):
+    part = KspaceSet(kspace, kspace, torch.zeros(2, dtype=torch.int64), torch.ones(3))
+    write_images(tmp_path / "a.cfl", part)
+    assert torch.equal(read_kspace(tmp_path / "a.cfl")[:, 0].real, part.image(kspace))

@@ -6,8 +6,17 @@ from typing import Annotated
 import typer
 
 from kscout.cli.common import console, group
+from kscout.errors import UserError
 
-app = group("Simulate k-space, and look at files.")
+app = group("Simulate k-space, look at files, and convert them.")
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="k-space: .mrd, .h5, .cfl, .npy; or .nii magnitudes")
+]
+Reading = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[OPTION=VALUE]...", help="of the format, such as repetition=2"),
+]
 
 
 @app.command("simulate")
@@ -36,7 +45,7 @@ def simulate(
 
 @app.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="k-space .npy or .h5, or .nii")],
+    file: File,
     out: Annotated[Path | None, typer.Option(help="picture to write [FILE.png]")] = None,
     index: Annotated[int | None, typer.Option("--slice", help="[the middle one]")] = None,
 ) -> None:
@@ -49,3 +58,56 @@ def show(
     from kscout.report.files import show_file
 
     typer.echo(f"picture: {show_file(file, out or Path(file.name + '.png'), index)}")
+
+
+@app.command("info")
+def info(file: File, reading: Reading = None) -> None:
+    """Say what a file holds: sizes, sampling pattern, R, ACS, noise, and what to beware of.
+
+    Options of ISMRMRD: encoding, contrast, repetition, set and phase, by number. Of NIfTI, whose
+    magnitudes are put into simulated coils: n_coils, phase, snr_db, phase_seed and noise_seed.
+
+    Examples:
+
+        kscout data info scan.mrd
+
+        kscout data info scan.mrd repetition=2
+    """
+    from kscout.experiment.inspect import parse_reading, print_info
+
+    print_info(file, parse_reading(reading or []), console())
+
+
+@app.command("convert")
+def convert(
+    file: File,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help=".h5, .cfl, .npy; .nii, .nii.gz, .png of images")
+    ],
+    reading: Reading = None,
+) -> None:
+    """Write a file in another format, slice by slice: k-space, or its zero-filled images.
+
+    OUT says the format. `.nii`, `.nii.gz` and `.png` are magnitude images, root sum of squares over
+    coils; all others are k-space. FILE takes the same options as `kscout data info`.
+
+    Examples:
+
+        kscout data convert scan.mrd scan.h5
+
+        kscout data convert scan.mrd second.cfl repetition=1
+    """
+    from kscout.data.writers import check_output
+    from kscout.experiment import inspect
+    from kscout.report.files import show_scan
+
+    check_output(out, also=(".png",))
+    if out.exists() and file.exists() and out.samefile(file):
+        raise UserError(f"{out} is the scan itself: valid is another OUT")
+    options = inspect.parse_reading(reading or [])
+    if out.suffix == ".png":
+        show_scan(file, options, out)
+    else:
+        for note in inspect.convert(file, options, out, console()):
+            typer.echo(f"note: {note}")
+    typer.echo(f"written: {out}")

@@ -13,7 +13,7 @@ app = group("Make, look at and search for masks.")
 @app.command("make")
 def make(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="a fixed mask, such as caipirinha")],
-    out: Annotated[Path, typer.Option(help=".npy file to write")],
+    out: Annotated[Path, typer.Option(help=".npy, .cfl or .csv file to write")],
     shape: Annotated[str, typer.Option(help="plane, KYxKX")] = "256x256",
     acceleration: Annotated[float | None, typer.Option("--acceleration", "-R")] = None,
     n_samples: Annotated[int | None, typer.Option(help="points, instead of R")] = None,
@@ -100,7 +100,7 @@ def bound(
 def search(
     config: Config,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help=".npy file for the best mask")] = None,
+    out: Annotated[Path | None, typer.Option(help=".npy, .cfl or .csv for the best mask")] = None,
     tile: Annotated[str, typer.Option(help="size, HxW")] = "4x4",
     top: Annotated[int, typer.Option(min=1, help="how many tiles to print")] = 10,
 ) -> None:

@@ -83,9 +83,10 @@ def evaluate(run: Run, overrides: Overrides = None) -> None:
 
 def apply(
     run: Run,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="k-space, .npy or fastMRI HDF5")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="k-space in any format")],
     out: Annotated[
-        Path | None, typer.Option(help=".nii, .nii.gz, .h5, .npy or .png [FILE_kscout.nii.gz]")
+        Path | None,
+        typer.Option(help=".nii, .nii.gz, .h5, .npy, .cfl or .png [FILE_kscout.nii.gz]"),
     ] = None,
 ) -> None:
     """Reconstruct a file with a finished run.

@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -43,10 +43,28 @@ def read_npy(path: str | Path, complaint: Complaint) -> np.ndarray:
     UserError
         if the file is missing, truncated or no array, holds objects, or ``complaint`` says so
     """
+    return _of_npy(path, complaint, _read_array)
+
+
+def map_npy(path: str | Path, complaint: Complaint) -> np.ndarray:
+    """As :func:`read_npy`, but the data stay in the file until they are looked at."""
+
+    def map_array(stream: IO[bytes], size: int, label: str, complaint: Complaint) -> np.ndarray:
+        shape, order, dtype = _checked_header(stream, size, label, complaint)
+        return np.memmap(stream.name, dtype, "r", stream.tell(), shape, order)
+
+    return _of_npy(path, complaint, map_array)
+
+
+def _of_npy(
+    path: str | Path,
+    complaint: Complaint,
+    read: Callable[[IO[bytes], int, str, Complaint], np.ndarray],
+) -> np.ndarray:
     path = existing_file(path)
     try:
         with path.open("rb") as stream:
-            return _read_array(stream, path.stat().st_size, str(path), complaint)
+            return read(stream, path.stat().st_size, str(path), complaint)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -78,6 +96,18 @@ def read_npz(path: str | Path, keys: Sequence[str], complaint: Complaint) -> np.
 
 def _read_array(stream: IO[bytes], size: int, label: str, complaint: Complaint) -> np.ndarray:
     """The array in ``stream``, which holds ``size`` bytes, header included."""
+    shape, order, dtype = _checked_header(stream, size, label, complaint)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    data = bytearray(n_bytes)
+    if stream.readinto(data) != n_bytes:  # type: ignore[attr-defined]
+        raise UserError(f"{label}: is truncated")
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def _checked_header(
+    stream: IO[bytes], size: int, label: str, complaint: Complaint
+) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Shape, order and dtype; the stream then stands where the data begin."""
     shape, fortran_order, dtype = _read_header(stream, label)
     if dtype.hasobject:
         raise UserError(f"{label}: holds Python objects, which are never loaded")
@@ -91,10 +121,7 @@ def _read_array(stream: IO[bytes], size: int, label: str, complaint: Complaint) 
         )
     if text := complaint(shape, dtype):
         raise UserError(f"{label}: {text}")
-    data = bytearray(n_bytes)
-    if stream.readinto(data) != n_bytes:  # type: ignore[attr-defined]
-        raise UserError(f"{label}: is truncated")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+    return shape, "F" if fortran_order else "C", dtype
 
 
 def _read_header(stream: IO[bytes], label: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -1,27 +1,25 @@
-"""k-space files (.npy, fastMRI-style HDF5): read, checked, and split by scan."""
+"""Files of k-space in any format, as a data source: read, checked, and split by scan."""
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kscout.data.arrays import existing_file, read_npy
+from kscout.data.formats import FORMATS, SUFFIXES, open_scan
+from kscout.data.formats.scan import Scan
 from kscout.data.slices import Geometry, KspaceSet, Splits, check_splits
 from kscout.errors import UserError
 
-SUFFIXES = (".npy", ".h5", ".hdf5")
-
 _Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_MAX_COMPRESSION = 100
-"""Measured k-space hardly compresses; a file that claims more than this is not believed."""
+_Options = Annotated[
+    dict[str, Any] | None,
+    Field(description="options of the files' format, such as {repetition: 2} of ISMRMRD"),
+]
 
 
 def files(
@@ -47,11 +45,13 @@ def files(
     quarter_turns: Annotated[
         int | None, Field(description="that put a picture upright; else as the files say")
     ] = None,
+    reading: _Options = None,
 ) -> Splits:
-    """Fully sampled k-space from files, one scan each.
+    """Fully sampled k-space from files of any format in :data:`kscout.data.formats.FORMATS`.
 
     Give either ``path``, whose scans are split at random by ``split_seed``, or the scans of
-    ``train`` and ``test`` (and ``val``) by name. All must have the same coils and plane.
+    ``train`` and ``test`` (and ``val``) by name, one file each. All must have the same coils
+    and plane. In a folder, NIfTI images count only where there is no k-space.
 
     Raises
     ------
@@ -59,21 +59,14 @@ def files(
         if a file cannot be used (see :func:`read_kspace`), is undersampled, differs in shape or is
         named twice; if there are too few scans
     """
-    if path is not None:
-        if train or val or test:
-            raise UserError("files: give either path, or train and test, not both")
-        names = _split_folder(path, val_fraction, test_fraction, split_seed)
-    else:
-        if not train or not test:
-            raise UserError("files: give path (a folder), or both train and test (lists of files)")
-        names = {"train": _expand(train), "val": _expand(val), "test": _expand(test)}
+    names = _named(path, train, val, test, val_fraction, test_fraction, split_seed)
     _refuse_repeats(names)
-    scans = {name: read_fully_sampled(name) for part in names.values() for name in part}
+    scans = {name: read_fully_sampled(name, reading) for part in names.values() for name in part}
     _refuse_odd_shape(scans)
     if scale == "max":
         for scan in scans.values():
             scan /= scan.abs().max()
-    geometry = _geometry(names["train"][0], voxel_size, quarter_turns)
+    geometry = _geometry(names["train"][0], reading, voxel_size, quarter_turns)
     number = {name: volume for volume, name in enumerate(scans)}
     like = next(iter(scans.values()))
     return check_splits(
@@ -84,15 +77,51 @@ def files(
     )
 
 
+def file_notes(
+    *,
+    path: Path | None = None,
+    train: Sequence[Path] = (),
+    reading: Mapping[str, Any] | None = None,
+    **_: object,
+) -> list[str]:
+    """What is to be known of the first scan of a ``files`` source, called with its options."""
+    first = kspace_files(path)[0] if path is not None else _expand(train)[0]
+    with open_scan(first, reading) as scan:
+        return [f"{first.name}: {note}" for note in scan.notes]
+
+
+def _named(
+    path: Path | None,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    test: Sequence[Path],
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> dict[str, list[Path]]:
+    """The files of each split."""
+    if path is not None:
+        if train or val or test:
+            raise UserError("files: give either path, or train and test, not both")
+        return _split_folder(path, val_fraction, test_fraction, seed)
+    if not train or not test:
+        raise UserError("files: give path (a folder), or both train and test (lists of files)")
+    return {"train": _expand(train), "val": _expand(val), "test": _expand(test)}
+
+
 def kspace_files(folder: str | Path) -> list[Path]:
-    """The k-space files in ``folder``, sorted; ``UserError`` if there are none."""
+    """The scans in ``folder``, sorted; ``UserError`` if there are none.
+
+    NIfTI images are scans only where no k-space is, because kscout writes them beside it.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.name[0] != ".")
-    if not found:
+    scans = sorted(f for f in folder.iterdir() if f.name.endswith(SUFFIXES) and f.name[0] != ".")
+    measured = [f for f in scans if not f.name.endswith(FORMATS["nifti"].suffixes)]
+    if not scans:
         raise UserError(f"{folder}: no k-space files in this folder ({', '.join(SUFFIXES)})")
-    return found
+    return measured or scans
 
 
 def _expand(entries: Sequence[Path]) -> list[Path]:
@@ -154,12 +183,13 @@ def _gather(scans: Sequence[tuple[int, Tensor]], like: Tensor, geometry: Geometr
     )
 
 
-def read_kspace(path: str | Path) -> Tensor:
+def read_kspace(path: str | Path, reading: Mapping[str, Any] | None = None) -> Tensor:
     """k-space from a file, fully sampled or not (zeros where nothing was acquired).
 
-    ``.npy``: ``(slice, coil, ky, kx)``, ``(coil, ky, kx)`` or ``(ky, kx)``. HDF5 as in fastMRI
-    (Zbontar et al. 2018, arXiv:1811.08839): the dataset ``kspace``, multi-coil
-    ``(slice, coil, ky, kx)`` or single-coil ``(slice, ky, kx)``.
+    Parameters
+    ----------
+    path : of a file of any format in :data:`kscout.data.formats.FORMATS`
+    reading : options of its format
 
     Returns
     -------
@@ -168,31 +198,25 @@ def read_kspace(path: str | Path) -> Tensor:
     Raises
     ------
     UserError
-        if the file is missing, of another format, truncated, of the wrong rank or dtype, or holds
-        NaN, infinity or nothing but zeros
+        if the file is missing, of another format, damaged or truncated, or holds NaN, infinity or
+        nothing but zeros
     """
-    path = existing_file(path)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown format: valid are {', '.join(SUFFIXES)}")
-    if path.suffix == ".npy":
-        array = read_npy(path, lambda shape, dtype: _complaint(shape, dtype, (2, 3, 4)))
-        array = array.reshape((1,) * (4 - array.ndim) + array.shape)
-    else:
-        array = _read_hdf5(path)
-        array = array[:, None] if array.ndim == 3 else array
-    with np.errstate(over="ignore", invalid="ignore"):
-        kspace = torch.from_numpy(np.ascontiguousarray(array, np.complex64))
-    if not torch.isfinite(torch.view_as_real(kspace)).all():
-        raise UserError(f"{path}: holds NaN or infinity")
+    with open_scan(path, reading) as scan:
+        return _read(scan)
+
+
+def _read(scan: Scan) -> Tensor:
+    kspace = scan.read_all()
     if not kspace.any():
-        raise UserError(f"{path}: holds nothing but zeros")
+        raise UserError(f"{scan.path}: holds nothing but zeros")
     return kspace
 
 
-def read_fully_sampled(path: str | Path) -> Tensor:
+def read_fully_sampled(path: str | Path, reading: Mapping[str, Any] | None = None) -> Tensor:
     """As :func:`read_kspace`; ``UserError`` where points or whole slices were not acquired."""
-    kspace = read_kspace(path)
-    missing = int((~sampled_points(kspace)).sum())
+    with open_scan(path, reading) as scan:
+        kspace = _read(scan)
+        missing = int((~scan.sampled()).sum())
     if missing:
         raise UserError(
             f"{path}: {missing} of {kspace[0, 0].numel()} k-space points are zero in every coil: "
@@ -204,102 +228,22 @@ def read_fully_sampled(path: str | Path) -> Tensor:
     return kspace
 
 
-def sampled_points(kspace: Tensor) -> Tensor:
-    """Which points were acquired: those that are not zero in some coil of some slice.
-
-    Parameters
-    ----------
-    kspace : complex ``(..., ky, kx)``
-
-    Returns
-    -------
-    bool ``(ky, kx)``
-    """
-    return (kspace != 0).reshape(-1, *kspace.shape[-2:]).any(0)
-
-
-def _complaint(shape: tuple[int, ...], dtype: np.dtype[Any], ranks: Sequence[int]) -> str:
-    layouts = {2: "(ky, kx)", 3: "(coil, ky, kx)", 4: "(slice, coil, ky, kx)"}
-    if dtype.kind != "c":
-        return f"its dtype is {dtype}: k-space is complex"
-    if len(shape) not in ranks:
-        valid = " or ".join(layouts[r] for r in ranks)
-        return f"its shape is {shape}: valid is {valid}"
-    return ""
-
-
-def _read_hdf5(path: Path) -> np.ndarray:
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("kspace", getlink=True), h5py.HardLink):
-                names = ", ".join(list(file)[:8]) or "nothing"
-                raise UserError(f"{path}: holds {names}: a dataset 'kspace' is needed")
-            dataset = file["kspace"]
-            if not isinstance(dataset, h5py.Dataset):
-                raise UserError(f"{path}: 'kspace' is not a dataset")
-            _check_dataset(dataset, path)
-            return np.asarray(dataset[()])
-    except UserError:
-        raise
-    except Exception as error:  # h5py raises nearly anything on a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: is not a readable HDF5 file: {reason}") from error
-
-
-def _check_dataset(dataset: h5py.Dataset, path: Path) -> None:
-    shape: tuple[int, ...] = dataset.shape or ()
-    if dataset.dtype.kind == "c" and len(shape) == 3:
-        shape = (shape[0], 1, *shape[1:])
-    if text := _complaint(shape, dataset.dtype, (4,)):
-        raise UserError(f"{path}, dataset 'kspace': {text}")
-    if min(shape) < 1:
-        raise UserError(f"{path}, dataset 'kspace': is empty, its shape is {dataset.shape}")
-    n_bytes = math.prod(shape) * dataset.dtype.itemsize
-    stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    factor = 1 if dataset.chunks is None else _MAX_COMPRESSION
-    if n_bytes > factor * stored:
-        raise UserError(
-            f"{path}, dataset 'kspace': is truncated or damaged: its header announces {n_bytes} "
-            f"bytes of data and {stored} are there"
-        )
+def read_geometry(path: str | Path, reading: Mapping[str, Any] | None = None) -> Geometry:
+    """How the slices of a file lie in space, as far as it says; else as in ``Geometry()``."""
+    with open_scan(path, reading) as scan:
+        return scan.geometry
 
 
 def _geometry(
-    path: Path, voxel_size: tuple[float, float] | None, quarter_turns: int | None
+    path: Path,
+    reading: Mapping[str, Any] | None,
+    voxel_size: tuple[float, float] | None,
+    quarter_turns: int | None,
 ) -> Geometry:
     """What the options say of the picture, else the file, else square pixels and no turn."""
-    said = read_geometry(path)
+    said = read_geometry(path, reading)
     return Geometry(
         said.voxel_size if voxel_size is None else voxel_size,
         said.quarter_turns if quarter_turns is None else quarter_turns,
         said.slice_thickness,
     )
-
-
-def read_geometry(path: str | Path) -> Geometry:
-    """The geometry of slices as ``write_hdf5`` stored it.
-
-    Whatever a file does not say, or says without sense, is as in ``Geometry()``: square pixels of
-    1 mm, no turn, slices 1 mm apart.
-    """
-    unknown = Geometry()
-    if Path(path).suffix == ".npy":
-        return unknown
-    try:
-        with h5py.File(path, "r") as file:
-            said = {
-                name: np.asarray(file.attrs.get(name, value), dtype=np.float64)
-                for name, value in unknown._asdict().items()
-            }
-    except Exception:  # h5py raises nearly anything; a picture's shape is no reason to stop
-        return unknown
-    size, turns, thickness = said.values()
-    return Geometry(
-        (float(size[0]), float(size[1])) if _is_length(size, (2,)) else unknown.voxel_size,
-        int(turns) % 4 if turns.shape == () and np.isfinite(turns) else unknown.quarter_turns,
-        float(thickness) if _is_length(thickness, ()) else unknown.slice_thickness,
-    )
-
-
-def _is_length(value: np.ndarray, shape: tuple[int, ...]) -> bool:
-    return value.shape == shape and bool((np.isfinite(value) & (value > 0)).all())

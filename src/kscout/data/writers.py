@@ -1,6 +1,9 @@
-"""Volumes written as fastMRI-style HDF5 and NIfTI."""
+"""Volumes written as fastMRI-style HDF5, NIfTI, for BART and as NumPy arrays."""
 
+import gzip
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import h5py
 import numpy as np
@@ -8,13 +11,13 @@ import torch
 from torch import Tensor
 
 from kscout.atomic import atomic_path
+from kscout.data.formats.bart import write_cfl
+from kscout.data.formats.npy import write_npy
+from kscout.data.formats.scan import UNKNOWN, Advance, Scan
 from kscout.data.slices import Geometry, KspaceSet, Splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
-
-UNKNOWN = Geometry()
-"""Square pixels of 1 mm that need no turn."""
 
 
 def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -> None:
@@ -22,7 +25,7 @@ def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -
 
     Datasets ``kspace`` (complex64, slice, coil, ky, kx) and ``reconstruction_rss`` (float32, slice,
     y, x); attributes ``max`` and ``norm`` of the latter, as in fastMRI, and the fields of
-    ``geometry`` by name (:func:`kscout.data.files.read_geometry`).
+    ``geometry`` by name.
 
     Parameters
     ----------
@@ -34,13 +37,22 @@ def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -
     UserError
         if ``path`` cannot be written
     """
-    rss = root_sum_of_squares(kspace_to_image(kspace)).float()
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file["kspace"] = kspace.to(torch.complex64).numpy()
-        file["reconstruction_rss"] = rss.numpy()
-        file.attrs["max"] = float(rss.max())
-        file.attrs["norm"] = float(torch.linalg.vector_norm(rss))
+        _fill_hdf5(file, kspace, kspace.shape)
         file.attrs.update(geometry._asdict())
+
+
+def _fill_hdf5(file: h5py.File, slices: Iterable[Tensor], shape: Sequence[int]) -> None:
+    n_slices, _, *plane = shape
+    kspace = file.create_dataset("kspace", tuple(shape), "c8")
+    image = file.create_dataset("reconstruction_rss", (n_slices, *plane), "f4")
+    largest, square = 0.0, 0.0
+    for index, one in enumerate(slices):
+        rss = root_sum_of_squares(kspace_to_image(one)).float()
+        kspace[index], image[index] = one.to(torch.complex64).numpy(), rss.numpy()
+        largest = max(largest, float(rss.max()))
+        square += float(rss.double().square().sum())
+    file.attrs["max"], file.attrs["norm"] = largest, square**0.5
 
 
 def write_nifti(path: str | Path, image: Tensor, geometry: Geometry = UNKNOWN) -> None:
@@ -61,25 +73,55 @@ def write_nifti(path: str | Path, image: Tensor, geometry: Geometry = UNKNOWN) -
     UserError
         if ``path`` cannot be written or does not end in .nii or .nii.gz
     """
+    n_slices, *rest = image.shape
+    shape = (*rest[-2:], n_slices, *rest[:-2])
+    images = image.swapaxes(0, 1) if image.ndim == 4 else image
+    _stream_nifti(path, images.reshape(-1, *rest[-2:]), shape, image.is_complex(), geometry)
+
+
+def _stream_nifti(
+    path: str | Path,
+    pages: Iterable[Tensor],
+    shape: Sequence[int],
+    is_complex: bool,
+    geometry: Geometry,
+) -> None:
+    """Pages ``(y, x)`` in the order of the file: only one of them need be in memory."""
     import nibabel
 
     if not str(path).endswith((".nii", ".nii.gz")):
         raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz")
-    axes = (1, 2, 0) if image.ndim == 3 else (2, 3, 0, 1)
-    array = image.to(torch.complex64 if image.is_complex() else torch.float32)
-    voxels = array.permute(axes).numpy()
-    # A picture shows axis 0 downwards and axis 1 to the right; a turn of q quarters turns both.
+    dtype = np.dtype("<c8" if is_complex else "<f4")
+    header = nibabel.Nifti1Header(endianness="<")
+    header.set_data_shape(tuple(shape))
+    header.set_data_dtype(dtype)
+    affine = _affine(shape, geometry)
+    header.set_sform(affine, code="aligned")
+    header.set_qform(affine, code="unknown")
+    header["magic"], header["vox_offset"] = b"n+1", header.single_vox_offset
+    with atomic_path(path) as temporary, _opened(temporary) as stream:
+        stream.write(header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr))
+        for page in pages:
+            stream.write(page.numpy().astype(dtype).tobytes("F"))
+
+
+def _opened(path: Path) -> "IO[bytes] | gzip.GzipFile":
+    """To be written, compressed where the name says so."""
+    return gzip.open(path, "wb", compresslevel=1) if path.suffix == ".gz" else path.open("wb")
+
+
+def _affine(shape: Sequence[int], geometry: Geometry) -> np.ndarray:
+    """From voxels to millimetres; a picture shows axis 0 downwards and axis 1 to the right."""
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][geometry.quarter_turns % 4]
     affine = np.eye(4)
     affine[:2, 0] = geometry.voxel_size[0] * np.array([sin, -cos])
     affine[:2, 1] = geometry.voxel_size[1] * np.array([cos, sin])
     affine[2, 2] = geometry.slice_thickness
-    affine[:3, 3] = -affine[:3, :3] @ [n // 2 for n in voxels.shape[:3]]
-    with atomic_path(path) as temporary:
-        nibabel.save(nibabel.Nifti1Image(voxels, affine), temporary)
+    affine[:3, 3] = -affine[:3, :3] @ [n // 2 for n in shape[:3]]
+    return affine
 
 
-OUTPUTS = (".nii", ".nii.gz", ".h5", ".npy")
+OUTPUTS = (".nii", ".nii.gz", ".h5", ".npy", ".cfl")
 
 
 def check_output(path: Path, also: tuple[str, ...] = ()) -> None:
@@ -93,7 +135,8 @@ def write_images(path: Path, scan: KspaceSet) -> None:
     """One scan in the format that the name says.
 
     ``.nii`` and ``.nii.gz``: magnitude image; ``.h5``: k-space and image (:func:`write_hdf5`);
-    ``.npy``: magnitude image, float32 ``(slice, y, x)``.
+    ``.npy``: magnitude image, float32 ``(slice, y, x)``; ``.cfl``: magnitude image, for BART, with
+    slices along its dimension 13.
     """
     check_output(path)
     image = scan.image(scan.kspace)
@@ -102,8 +145,48 @@ def write_images(path: Path, scan: KspaceSet) -> None:
     elif path.suffix == ".npy":
         with atomic_path(path) as temporary:
             np.save(temporary, image.numpy(), allow_pickle=False)
+    elif path.suffix == ".cfl":
+        write_cfl(path, image[:, None], (len(image), 1, *image.shape[1:]))
     else:
         write_nifti(path, image, scan.geometry)
+
+
+def write_scan(path: Path, scan: Scan, advance: Advance) -> None:
+    """An open file in another format, slice by slice.
+
+    ``.h5``, ``.cfl`` and ``.npy`` (``(slice, coil, ky, kx)``): k-space; ``.nii`` and ``.nii.gz``:
+    magnitude image, zero-filled. HDF5 keeps geometry, noise, notes, and that k-space was simulated.
+
+    Raises
+    ------
+    UserError
+        if ``path`` says no known format or cannot be written, or a slice cannot be read
+    """
+    check_output(path)
+    slices = _counted(scan, advance)
+    if path.suffix == ".h5":
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            _fill_hdf5(file, slices, scan.shape)
+            if (noise := scan.noise()) is not None:
+                file["noise"] = noise.numpy()
+            file.attrs.update(scan.geometry._asdict())
+            file.attrs["simulated"] = scan.simulated
+            # Of fixed length: readers that distrust files can look at it without danger.
+            file.attrs["notes"] = np.bytes_("\n".join(scan.notes) or " ")
+    elif path.suffix == ".npy":
+        write_npy(path, slices, scan.shape)
+    elif path.suffix == ".cfl":
+        write_cfl(path, slices, scan.shape)
+    else:
+        shape = (*scan.plane, scan.n_slices)
+        images = (root_sum_of_squares(kspace_to_image(one)) for one in slices)
+        _stream_nifti(path, images, shape, False, scan.geometry)
+
+
+def _counted(scan: Scan, advance: Advance) -> Iterator[Tensor]:
+    for index, one in enumerate(scan):
+        yield one
+        advance(index + 1, scan.n_slices)
 
 
 def write_splits(splits: Splits, folder: str | Path) -> list[Path]:

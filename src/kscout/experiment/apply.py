@@ -10,7 +10,8 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.data import KspaceSet
-from kscout.data.files import read_geometry, read_kspace, sampled_points
+from kscout.data.files import read_geometry, read_kspace
+from kscout.data.formats import sampled_points
 from kscout.data.slices import held_out
 from kscout.errors import UserError
 from kscout.evaluation import evaluate, masks_of_slices, summarise

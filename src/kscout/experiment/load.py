@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from kscout.data import DATA, Splits
+from kscout.data.files import file_notes
 from kscout.experiment.config import Experiment
 
 
@@ -23,6 +24,8 @@ def load_splits(config: Any, console: Console) -> Splits:
         if len(part)
     )
     train = splits["train"]
+    for note in file_notes(**config.options()) if config.kind == "files" else ():
+        console.print(f"note: {note}", highlight=False)
     console.print(
         f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "
         f"slices of scans: {sizes}",

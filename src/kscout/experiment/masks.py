@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from kscout.atomic import atomic_path
+from kscout.data.formats.bart import write_cfl
 from kscout.errors import UserError
 from kscout.experiment.config import (
     BudgetConfig,
@@ -170,12 +171,38 @@ def print_certificates(certificates: dict[str, Certificate], console: Console) -
 
 def check_mask_path(path: Path) -> None:
     """Refuse, before any work is done, a name that is not of a mask file."""
-    if path.suffix != ".npy":
-        raise UserError(f"{path}: a mask is written as .npy")
+    if path.suffix not in MASK_WRITERS:
+        raise UserError(f"{path}: a mask is written as {', '.join(MASK_WRITERS)}")
 
 
 def write_mask(mask: Tensor, path: Path) -> None:
-    """Write a mask as ``.npy``."""
+    """Write a mask as its name says.
+
+    ``.npy``: bool ``(ky, kx)``; ``.cfl``: 0 and 1 for BART, with its header, ky and kx along
+    dimensions 0 and 1; ``.csv``: a line ``ky,kx`` for each point acquired, counted from 0, row by
+    row.
+    """
     check_mask_path(path)
+    MASK_WRITERS[path.suffix](mask.cpu(), path)
+
+
+def _write_npy(mask: Tensor, path: Path) -> None:
     with atomic_path(path) as temporary:
-        np.save(temporary, mask.cpu().numpy(), allow_pickle=False)
+        np.save(temporary, mask.numpy(), allow_pickle=False)
+
+
+def _write_cfl(mask: Tensor, path: Path) -> None:
+    write_cfl(path, mask[None, None], (1, 1, *mask.shape))
+
+
+def _write_csv(mask: Tensor, path: Path) -> None:
+    lines = ["ky,kx", *(f"{ky},{kx}" for ky, kx in mask.nonzero().tolist())]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", "ascii")
+
+
+MASK_WRITERS: dict[str, Callable[[Tensor, Path], None]] = {
+    ".npy": _write_npy,
+    ".cfl": _write_cfl,
+    ".csv": _write_csv,
+}

@@ -4,7 +4,7 @@ Convention: centred and orthonormal. Index ``n // 2`` of an axis is the centre, 
 and in k-space alike, so the transform is unitary: norms and noise levels carry over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from scipy.fft import next_fast_len
@@ -78,3 +78,18 @@ def plane_ifft(x: Tensor) -> Tensor:
 def fast_length(n: int) -> int:
     """Smallest length of at least ``n`` whose FFT is fast (small prime factors)."""
     return int(next_fast_len(n, real=True))
+
+
+def readout_to_space(x: Tensor) -> Tensor:
+    """Centred orthonormal inverse transform over the last axis alone: a readout to positions."""
+    return _along_readout(torch.fft.ifft, x)
+
+
+def space_to_readout(x: Tensor) -> Tensor:
+    """Inverse, and adjoint, of :func:`readout_to_space`."""
+    return _along_readout(torch.fft.fft, x)
+
+
+def _along_readout(transform: Callable[..., Tensor], x: Tensor) -> Tensor:
+    cornered = torch.fft.ifftshift(x, dim=(-1,))
+    return torch.fft.fftshift(transform(cornered, norm="ortho"), dim=(-1,))

@@ -1,16 +1,16 @@
 """Pictures of files: masks, k-space, and the images of a volume."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kscout.data import files as kspace_files
+from kscout.data.formats import format_of, open_scan
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
@@ -89,8 +89,8 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
 
     Parameters
     ----------
-    file : k-space (.npy, .h5, .hdf5; :func:`kscout.data.files.read_kspace`) or NIfTI (.nii,
-        .nii.gz; :func:`kscout.report.nifti.read_nifti_slice`)
+    file : k-space in any format (:data:`kscout.data.formats.FORMATS`), or NIfTI
+        (:func:`kscout.report.nifti.read_nifti_slice`)
     out : picture to write (.png, .pdf or .svg)
     index : slice, from 0; the middle one if None
 
@@ -105,14 +105,40 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
         written
     """
     check_suffix(out)
-    if file.name.endswith(nifti.SUFFIXES):
-        shown = _of_nifti(file, index)
-    elif file.suffix in kspace_files.SUFFIXES:
-        shown = _of_kspace(file, index)
-    else:
-        valid = ", ".join((*kspace_files.SUFFIXES, *nifti.SUFFIXES))
-        raise UserError(f"{file}: unknown format: valid are {valid}")
+    shown = _of_nifti(file, index) if format_of(file) == "nifti" else _of_kspace(file, index)
     save(_draw(shown), out)
+    return out
+
+
+def evenly_spaced(n_slices: int) -> list[int]:
+    """The slices that are drawn of a volume, up to twelve."""
+    spaced = np.linspace(0, n_slices - 1, min(n_slices, MOST_SLICES)).round()
+    return [int(i) for i in spaced]
+
+
+def show_scan(file: Path, options: Mapping[str, Any], out: Path) -> Path:
+    """Draw slices of k-space in a file as :func:`show_images` does; no others are read.
+
+    Parameters
+    ----------
+    file : in any format (:data:`kscout.data.formats.FORMATS`)
+    options : of its format
+    out : picture to write (.png, .pdf or .svg)
+
+    Returns
+    -------
+    ``out``
+
+    Raises
+    ------
+    UserError
+        if the file cannot be read, or ``out`` has another suffix or cannot be written
+    """
+    check_suffix(out)
+    with open_scan(file, options) as scan:
+        chosen = evenly_spaced(scan.n_slices)
+        images = [root_sum_of_squares(kspace_to_image(scan.read(i))) for i in chosen]
+        _draw_images(torch.stack(images), chosen, out, file.name, scan.geometry)
     return out
 
 
@@ -138,11 +164,17 @@ def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Pa
         if ``out`` has another suffix or cannot be written
     """
     check_suffix(out)
-    n = len(images)
-    chosen = np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int).tolist()
+    chosen = evenly_spaced(len(images))
+    _draw_images(images[chosen], chosen, out, title, geometry)
+    return out
+
+
+def _draw_images(
+    images: Tensor, numbers: Sequence[int], out: Path, title: str, geometry: Geometry
+) -> None:
     turns = geometry.quarter_turns
     ratio = height_over_width(images.shape[-2:], geometry.voxel_size, turns)
-    grid = _Grid(_upright(images[chosen], turns), [f"slice {i}" for i in chosen], ratio)
+    grid = _Grid(_upright(images, turns), [f"slice {i}" for i in numbers], ratio)
     inside = max(grid.inside, LEAST_WIDTH)
     head = wrap(title, inside)
     title_end = GAP + LINE * n_lines([head])
@@ -151,7 +183,6 @@ def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Pa
     write(figure, GAP, title_end, head, ha="left", fontweight="bold")
     grid.draw(figure, top)
     save(figure, out)
-    return out
 
 
 @dataclass(frozen=True)
@@ -179,13 +210,16 @@ class _Slice:
 
 
 def _of_kspace(file: Path, index: int | None) -> _Slice:
-    kspace = kspace_files.read_kspace(file)
-    n_slices, n_coils, *plane = kspace.shape
-    index = nifti.checked_index(file, index, n_slices)
-    voxel_size, turns, _ = kspace_files.read_geometry(file)
-    points = kspace_files.sampled_points(kspace)
+    with open_scan(file) as scan:
+        n_slices, n_coils, *plane = scan.shape
+        index = nifti.checked_index(file, index, n_slices)
+        voxel_size, turns, _ = scan.geometry
+        points = scan.sampled()
+        kspace = scan.read(index)
+    if not points.any():
+        raise UserError(f"{file}: holds nothing but zeros")
     full = bool(points.all())
-    coils = kspace_to_image(kspace[index])
+    coils = kspace_to_image(kspace)
     return _Slice(
         caption=[
             file.name,
@@ -198,7 +232,7 @@ def _of_kspace(file: Path, index: int | None) -> _Slice:
         image=_upright(root_sum_of_squares(coils), turns),
         coils=_upright(coils.abs(), turns),
         ratio=height_over_width(plane, voxel_size, turns),
-        kspace=root_sum_of_squares(kspace[index]).numpy(),
+        kspace=root_sum_of_squares(kspace).numpy(),
         sampled=None if full else points.numpy(),
     )
 
