@@ -33,7 +33,7 @@ from kscout.learning.joint import fit_jointly
 from kscout.metrics import nmse, psnr, ssim
 from kscout.physics.calibration import neighbours, normal_equations, solve_kernel
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import kspace_to_image
+from kscout.physics.fourier import centre_slice, kspace_to_image
 from kscout.recon.cg_spirit import REGULARISATION, CgSpirit
 from kscout.recon.gaussian_sense import GaussianSense
 from kscout.recon.varnet import VarNet
@@ -41,7 +41,6 @@ from kscout.recon.zero_filled import ZeroFilled
 from kscout.report import Array
 from kscout.report.canvas import add_picture, grey_scale, new_figure, white, write
 from kscout.sampling import Budget, Sampler, build_sampler
-from kscout.sampling.budget import centre_slice
 
 SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", "brain_t1_8ch_320x168_wrapped")
 MASKS: dict[str, dict[str, float]] = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kscout.errors import UserError
-from kscout.physics.calibration import neighbours, normal_equations, solve_kernel
+from kscout.physics.calibration import calibrate, neighbours, normal_equations, solve_kernel
 from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
 from laws import complex_normal
 
@@ -58,3 +58,33 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         solve_kernel(0 * gram, 0 * cross, 3, 1e-6)
     with pytest.raises(UserError, match="too few equations for 18 weights"):
         solve_kernel(gram, cross, 3, 1e-30)
+
+
+def test_a_block_is_calibrated_by_its_inner_windows_alone() -> None:
+    acs, size, regularisation = complex_normal((2, 9, 8), 4), 3, 1e-3
+    places = [(y, x) for y in range(1, 8) for x in range(1, 7)]
+    windows = [acs[:, y - 1 : y + 2, x - 1 : x + 2].reshape(-1) for y, x in places]
+    a = torch.stack(windows).to(torch.complex128)
+    b = torch.stack([acs[:, y, x] for y, x in places]).to(torch.complex128)
+    load = regularisation * float((a.mH @ a).diagonal().real.mean())
+    kernel = calibrate(acs, size, regularisation)
+    for coil in range(2):
+        own = coil * 9 + 4
+        rows = np.vstack([a.numpy(), np.sqrt(load) * np.eye(18)])
+        right = np.concatenate([b[:, coil].numpy(), np.zeros(18)])
+        free = np.linalg.lstsq(np.delete(rows, own, 1), right, rcond=None)[0]
+        expected = np.insert(free, own, 0).reshape(2, 3, 3)
+        np.testing.assert_allclose(kernel[coil].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("acs", "said"),
+    [
+        (complex_normal((4, 8, 8)), "centre of 8x8 gives 16 equations for the 99 weights of a 5x5"),
+        (complex_normal((4, 4, 40)), "gives 0 equations for the 99 weights"),
+        (torch.zeros(2, 20, 20, dtype=torch.complex64), "coil 0 holds nothing but zeros"),
+    ],
+)
+def test_a_block_that_says_too_little_is_refused(acs: torch.Tensor, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        calibrate(acs, 5, 1e-2)

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 import laws
-from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
+from kscout.physics.spirit import (
+    Boundary,
+    SpiritOperator,
+    correlate,
+    kernel_response,
+    transform_shape,
+)
 from laws import complex_normal
 
 BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
@@ -128,3 +134,39 @@ def test_each_gradient_alone_is_that_of_all_together(needed: int) -> None:
     alone, together = gradients({needed}), gradients({0, 1, 2})
     assert [g is not None for g in alone] == [i == needed for i in range(3)]
     torch.testing.assert_close(alone[needed], together[needed])
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize(("shape", "size"), PLANES)
+def test_the_operator_is_the_convolution_less_the_point_itself(
+    shape: tuple[int, int], size: tuple[int, int], boundary: Boundary
+) -> None:
+    x, kernel = complex_normal((2, 3, *shape)), complex_normal((3, 3, *size), seed=1)
+    expected = direct(x.to(torch.complex128), kernel.to(torch.complex128), boundary) - x
+    operator = SpiritOperator(kernel, shape, boundary)
+    assert laws.relative_error(operator.forward(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize(("shape", "size"), PLANES[:3])
+def test_the_operator_its_adjoint_and_their_product(
+    shape: tuple[int, int], size: tuple[int, int], boundary: Boundary
+) -> None:
+    kernel = complex_normal((3, 3, *size), 1, torch.complex128)
+    operator = SpiritOperator(kernel, shape, boundary)
+    laws.adjoint(operator.forward, operator.adjoint, (2, 3, *shape), (2, 3, *shape))
+    x = complex_normal((2, 3, *shape), 2, torch.complex128)
+    expected = operator.adjoint(operator.forward(x))
+    assert laws.relative_error(operator.normal(x), expected) < 1e-12
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_gradients_pass_through_the_operator(boundary: Boundary) -> None:
+    kernel = complex_normal((2, 2, 3, 3), 1, torch.complex128).requires_grad_()
+    x = complex_normal((1, 2, 5, 6), 2, torch.complex128).requires_grad_()
+
+    def loss(x: Tensor, kernel: Tensor) -> Tensor:
+        operator = SpiritOperator(kernel, (5, 6), boundary)
+        return operator.normal(operator.adjoint(operator.forward(x)))
+
+    assert torch.autograd.gradcheck(loss, (x, kernel))

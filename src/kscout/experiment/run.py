@@ -32,9 +32,9 @@ from kscout.experiment.progress import progress_bar
 from kscout.learning.batches import refuse_patience
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.distribute import default_device, started_by_slurm
+from kscout.physics.fourier import centre_slice
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
-from kscout.sampling.budget import centre_slice
 from kscout.sampling.learned import tile_budget
 from kscout.sampling.tiles import check_tile
 

@@ -1,5 +1,6 @@
 """Calibration of a SPIRiT kernel: least squares over the points of fully sampled k-space."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,48 @@ def neighbours(x: Tensor, kernel_size: int, boundary: Boundary) -> Tensor:
     padded = functional.pad(x[None], (half,) * 4, mode=mode)[0]
     windows = padded.unfold(1, kernel_size, 1).unfold(2, kernel_size, 1)
     return windows.permute(0, 3, 4, 1, 2)
+
+
+def calibrate(acs: Tensor, kernel_size: int, regularisation: float) -> Tensor:
+    r"""The kernel of a fully sampled block, from all windows that lie inside it.
+
+    Lustig & Pauly, Magn Reson Med 64:457 (2010), calibration, appendix A: every point of the block
+    is one equation, :math:`\min_g \|A g - y\|^2 + \lambda \|g\|^2`.
+
+    Parameters
+    ----------
+    acs : complex ``(coil, ky, kx)``
+    kernel_size : odd
+    regularisation : :math:`\lambda` in units of the mean eigenvalue of :math:`A^H A`
+
+    Returns
+    -------
+    complex kernel ``(coil_out, coil_in, kh, kw)``, of the dtype of ``acs``
+
+    Raises
+    ------
+    UserError
+        if the kernel's size is even, the block gives fewer equations than the kernel has weights,
+        or a coil has no signal
+    """
+    if kernel_size % 2 == 0:
+        raise UserError(f"a kernel of {kernel_size}x{kernel_size} has no centre: valid is odd")
+    n_coils, *shape = acs.shape
+    n_windows = math.prod(max(0, n - kernel_size + 1) for n in shape)
+    n_weights = n_coils * kernel_size**2 - 1
+    if n_windows < n_weights:
+        raise UserError(
+            f"a fully sampled centre of {shape[0]}x{shape[1]} gives {n_windows} equations for the "
+            f"{n_weights} weights of a {kernel_size}x{kernel_size} kernel in {n_coils} coils: "
+            "valid is a larger centre, a smaller kernel, or fewer coils (compressed)"
+        )
+    silent = torch.nonzero(acs.abs().amax((1, 2)) == 0).flatten().tolist()
+    if silent:
+        raise UserError(f"coil {silent[0]} holds nothing but zeros in the fully sampled centre")
+    half = kernel_size // 2
+    inside = torch.cartesian_prod(*(torch.arange(half, n - half) for n in shape))
+    equations = normal_equations(acs[None], acs[None], [inside.to(acs.device)], kernel_size, "zero")
+    return solve_kernel(*equations, kernel_size, regularisation).to(acs.dtype)
 
 
 def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: float) -> Tensor:

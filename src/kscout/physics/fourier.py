@@ -34,6 +34,12 @@ def kspace_to_image(kspace: Tensor) -> Tensor:
     return to_centre(corner_ifft(to_corner(kspace)))
 
 
+def centre_slice(n: int, size: int) -> slice:
+    """The ``size`` indices around the centre ``n // 2`` of an axis of length ``n``."""
+    start = n // 2 - size // 2
+    return slice(start, start + size)
+
+
 def to_corner(x: Tensor) -> Tensor:
     """Move the centre of the last two axes to index 0, where a plain FFT has it."""
     return torch.fft.ifftshift(x, dim=(-2, -1))

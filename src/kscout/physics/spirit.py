@@ -10,6 +10,7 @@ a coil-by-coil matrix product per pixel, which is how it is computed.
 """
 
 import math
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -128,3 +129,48 @@ def correlate(x: Tensor, response: Tensor, keep: Tensor) -> Tensor:
         return x.new_zeros((0, response.shape[3], *x.shape[2:]))
     result: Tensor = _Correlation.apply(x, response, keep)  # type: ignore[no-untyped-call]
     return result
+
+
+class SpiritOperator:
+    r"""What a kernel says of k-space and what k-space is: :math:`(G - I)\,x`.
+
+    Lustig & Pauly (2010), calibration consistency: consistent k-space makes it zero.
+
+    Parameters
+    ----------
+    kernel : complex ``(coil, coil, kh, kw)``
+    shape : ``(ky, kx)`` of the plane
+    boundary : what lies outside of it
+    """
+
+    def __init__(
+        self, kernel: Tensor, shape: tuple[int, int], boundary: Boundary = "periodic"
+    ) -> None:
+        n_coils, _, *size = kernel.shape
+        self.is_periodic = boundary == "periodic"
+        plane = transform_shape(shape, (size[0], size[1]), boundary)
+        response = kernel_response(kernel, plane)
+        self.response = response - torch.eye(n_coils, dtype=kernel.dtype, device=kernel.device)
+        self.everywhere = kernel.real.new_ones(1, 1)
+
+    @cached_property
+    def adjoint_response(self) -> Tensor:
+        return self.response.mH.resolve_conj()
+
+    @cached_property
+    def normal_response(self) -> Tensor:
+        return self.response @ self.response.mH
+
+    def forward(self, x: Tensor) -> Tensor:
+        """:math:`(G - I)\\,x`, complex ``(batch, coil, ky, kx)``."""
+        return correlate(x, self.response, self.everywhere)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """:math:`(G - I)^H y`; pixel by pixel, as padding and cropping are adjoint too."""
+        return correlate(y, self.adjoint_response, self.everywhere)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """:math:`(G - I)^H (G - I)\\,x`; with a periodic boundary one product in place of two."""
+        if self.is_periodic:
+            return correlate(x, self.normal_response, self.everywhere)
+        return self.adjoint(self.forward(x))

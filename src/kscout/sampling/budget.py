@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kscout.errors import UserError
+from kscout.physics.fourier import centre_slice
 
 AcsKind = Literal["none", "square", "lines"]
 
@@ -44,12 +45,6 @@ def acs_region(shape: tuple[int, int], kind: AcsKind, size: int) -> Tensor:
     rows = centre_slice(shape[0], size) if kind == "square" else slice(None)
     region[rows, columns] = True
     return region
-
-
-def centre_slice(n: int, size: int) -> slice:
-    """The ``size`` indices around the centre ``n // 2`` of an axis of length ``n``."""
-    start = n // 2 - size // 2
-    return slice(start, start + size)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""SPIRiT on one scan, calibrated on its own centre (Lustig & Pauly 2010)."""
+
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from kscout.classical.slicewise import Acs, Advance, each_slice, ignore
+from kscout.physics.calibration import calibrate
+from kscout.physics.solvers import conjugate_gradients
+from kscout.physics.spirit import SpiritOperator
+
+
+def odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("valid is an odd number")
+    return value
+
+
+KernelSize = Annotated[
+    int, Field(ge=3, le=15, description="width of the kernel, odd"), AfterValidator(odd)
+]
+Calibration = Annotated[
+    float, Field(gt=0, description="Tikhonov of the kernel, of the mean eigenvalue")
+]
+Damping = Annotated[float, Field(ge=0, description="Tikhonov of the points that were not acquired")]
+Iterations = Annotated[int, Field(ge=1, description="that are taken")]
+
+
+def spirit(
+    kspace: Tensor,
+    mask: Tensor,
+    acs: Acs,
+    *,
+    kernel_size: KernelSize = 5,
+    calibration: Calibration = 0.01,
+    n_iterations: Iterations = 30,
+    damping: Damping = 0.01,
+    data_weight: Annotated[
+        float | None, Field(gt=0, description="of acquired points; else they stay as they are")
+    ] = None,
+    advance: Advance = ignore,
+) -> Tensor:
+    r"""Least squares by conjugate gradients.
+
+    Lustig & Pauly (2010), arbitrary Cartesian sampling. Without ``data_weight`` the acquired points
+    stay, and
+
+    .. math:: \min_x \|(G - I)\,x\|^2 + \varepsilon \|x_\text{missing}\|^2
+        \quad\text{with}\quad D x = y
+
+    With it, :math:`w`, they may give way to noise,
+    :math:`\min_x \|(G - I)\,x\|^2 + w \|D x - y\|^2 + \varepsilon \|x_\text{missing}\|^2`.
+    The damping :math:`\varepsilon` keeps noise from growing with every iteration where the
+    coils tell little, in place of stopping early.
+
+    Parameters
+    ----------
+    kspace : complex ``(slice, coil, ky, kx)``, zero where nothing was acquired
+    mask : {0, 1} ``(ky, kx)``
+    acs : rows and columns of the fully sampled block around DC; each slice's kernel is fitted on it
+    advance : called after every slice with done and total
+
+    Returns
+    -------
+    complex ``(slice, coil, ky, kx)``
+    """
+
+    def reconstruct(y: Tensor, mask: Tensor, centre: Tensor) -> Tensor:
+        operator = operator_of(centre, mask, kernel_size, calibration)
+        missing = 1 - mask
+        project, damp = missing, damping * missing
+        if data_weight is not None:
+            project, damp = torch.ones_like(mask), damp + data_weight * mask
+
+        def normal(x: Tensor) -> Tensor:
+            return project * operator.normal(x) + damp * x
+
+        change = conjugate_gradients(
+            normal, -project * operator.normal(y), n_iterations, inner=inner
+        )
+        return y + change
+
+    return each_slice(reconstruct, kspace, mask, acs, advance)
+
+
+def spirit_pocs(
+    kspace: Tensor,
+    mask: Tensor,
+    acs: Acs,
+    *,
+    kernel_size: KernelSize = 5,
+    calibration: Calibration = 0.01,
+    n_iterations: Iterations = 20,
+    advance: Advance = ignore,
+) -> Tensor:
+    """Projections in turn: onto what the kernel expects, and onto what was acquired.
+
+    Lustig & Pauly (2010), section "POCS": x becomes G x, and the acquired points are put back. As G
+    is no true projection, it comes to amplify what no coil sees, and the error grows again. It
+    ends where a step is larger than the one before; that is late, so the default is few steps.
+
+    Parameters
+    ----------
+    kspace, mask, acs, advance : as for :func:`spirit`
+
+    Returns
+    -------
+    complex ``(slice, coil, ky, kx)``
+    """
+
+    def reconstruct(y: Tensor, mask: Tensor, centre: Tensor) -> Tensor:
+        operator, x = operator_of(centre, mask, kernel_size, calibration), y
+        moved = float("inf")
+        for _ in range(n_iterations):
+            change = (1 - mask) * operator.forward(x)
+            before, moved = moved, float(change.norm())
+            if moved > before:
+                break
+            x = x + change
+        return x
+
+    return each_slice(reconstruct, kspace, mask, acs, advance)
+
+
+def operator_of(
+    centre: Tensor, mask: Tensor, kernel_size: int, calibration: float
+) -> SpiritOperator:
+    """The operator of a kernel that is fitted to the centre, on the plane of the mask."""
+    kernel = calibrate(centre, kernel_size, calibration)
+    return SpiritOperator(kernel, (mask.shape[0], mask.shape[1]))
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Of all coils together, ``(slice, 1, 1, 1)``."""
+    product = torch.view_as_real(a) * torch.view_as_real(b)
+    return product.sum((1, 2, 3, 4))[:, None, None, None]

@@ -1,0 +1,44 @@
+"""The proximal step of joint sparsity."""
+
+import pytest
+import torch
+
+from kscout.classical.wavelets import shrink
+from laws import complex_normal
+
+SHAPES = [(2, 48, 33), (1, 4, 40, 64), (3, 17, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_a_threshold_nothing_changes(shape: tuple[int, ...]) -> None:
+    x = complex_normal(shape)
+    torch.testing.assert_close(shrink(x, 0.0, (3, 5)), x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_brings_images_nearer_to_each_other(shape: tuple[int, ...]) -> None:
+    """As every proximal step does."""
+    x, y = complex_normal(shape, 1), complex_normal(shape, 2)
+    assert (shrink(x, 0.7) - shrink(y, 0.7)).norm() <= (x - y).norm()
+    assert shrink(x, 0.7).norm() < 0.9 * x.norm()
+
+
+def test_what_it_takes_of_noise_grows_with_the_threshold() -> None:
+    x = complex_normal((2, 64, 64))
+    left = [float(shrink(x, threshold).norm()) for threshold in (0.0, 0.5, 1.0, 2.0, 4.0)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.3 * left[0]
+
+
+def test_coils_keep_a_point_for_each_other() -> None:
+    """What is large in one coil is kept in the other, where alone it would be lost."""
+    x = torch.zeros(2, 64, 64, dtype=torch.complex64)
+    x[0, 20:40, 20:40], x[1, 20:40, 20:40] = 10, 0.5
+    together, alone = shrink(x, 1.0)[1], shrink(x[1:], 1.0)[0]
+    assert (together - x[1]).norm() < 0.8 * (alone - x[1]).norm()
+
+
+def test_a_shift_of_the_image_is_one_of_the_basis() -> None:
+    x = complex_normal((2, 64, 48))
+    moved = shrink(x.roll((3, 5), (-2, -1)), 0.5)
+    torch.testing.assert_close(shrink(x, 0.5, (3, 5)), moved.roll((-3, -5), (-2, -1)))
