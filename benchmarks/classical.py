@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kscout.classical import METHODS
+from kscout.data.formats.bart import write_cfl
 from kscout.physics.coils import birdcage_coils, root_sum_of_squares
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.sampling import Budget, build_sampler
@@ -78,12 +79,6 @@ def nrmse(image: NDArray[Any], full: NDArray[Any]) -> float:
     return float(np.linalg.norm(scaled - full) / np.linalg.norm(full))
 
 
-def write_cfl(path: Path, array: NDArray[Any]) -> None:
-    sizes = [*array.shape, *[1] * (16 - array.ndim)]
-    path.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
-    array.astype(np.complex64).ravel(order="F").tofile(path.with_suffix(".cfl"))
-
-
 def read_cfl(path: Path) -> NDArray[np.complex64]:
     sizes = [int(n) for n in path.with_suffix(".hdr").read_text().splitlines()[1].split()]
     return np.fromfile(path.with_suffix(".cfl"), np.complex64).reshape(sizes, order="F").squeeze()
@@ -115,7 +110,7 @@ def barts(scan: Tensor, mask: Tensor) -> dict[str, Any]:
     full, peak = rss(scan)[0], float(kspace_to_image(scan).abs().max())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_cfl(folder / "y", (scan * mask / peak)[0].permute(1, 2, 0)[:, :, None].numpy())
+        write_cfl(folder / "y.cfl", scan * mask / peak, scan.shape)
 
         def error(options: str, value: float) -> float:
             bart(folder, f"pics {options} -r{value:g} y maps image")
@@ -158,7 +153,7 @@ def speed() -> dict[str, Any]:
     has_bart = shutil.which("bart") is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_cfl(folder / "y", (kspace * mask)[0].permute(1, 2, 0)[:, :, None].numpy())
+        write_cfl(folder / "y.cfl", kspace * mask, kspace.shape)
         for _ in range(N_TIMED):
             times["spirit"].append(timed(lambda: METHODS["spirit"](kspace, mask, acs)))
             if has_bart:

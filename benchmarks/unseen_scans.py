@@ -33,7 +33,7 @@ from kscout.learning.joint import fit_jointly
 from kscout.metrics import nmse, psnr, ssim
 from kscout.physics.calibration import neighbours, normal_equations, solve_kernel
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import centre_slice, kspace_to_image
+from kscout.physics.fourier import centre_block, kspace_to_image
 from kscout.recon.cg_spirit import REGULARISATION, CgSpirit
 from kscout.recon.gaussian_sense import GaussianSense
 from kscout.recon.varnet import VarNet
@@ -154,7 +154,7 @@ def trained(splits: Splits, epochs: int) -> VarNet:
 
 def spirit(kspace: Tensor, mask: Tensor, noise_std: float, *, kernel_size: int = 5) -> CgSpirit:
     """SPIRiT calibrated on the ACS of one slice, at the points whose neighbours are all in it."""
-    acs = kspace[..., centre_slice(mask.shape[0], ACS_SIZE), centre_slice(mask.shape[1], ACS_SIZE)]
+    acs = kspace[..., *centre_block(mask.shape, (ACS_SIZE, ACS_SIZE))]
     half = kernel_size // 2
     inner = torch.cartesian_prod(*2 * (torch.arange(half, ACS_SIZE - half),))
     equations = normal_equations(acs, acs, [inner], kernel_size, "zero")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kscout.physics.coils import birdcage_coils
-from kscout.physics.fourier import centre_slice, image_to_kspace
+from kscout.physics.fourier import centre_block, image_to_kspace
 from kscout.sampling import Budget, build_sampler
 from kscout.sampling.pattern import find_acs
 from laws import complex_normal
@@ -52,5 +52,5 @@ def error(completed: Tensor, kspace: Tensor) -> float:
 
 def centre(scan: Phantom) -> Tensor:
     """The fully sampled block of the first slice, complex ``(coil, rows, columns)``."""
-    rows, columns = (centre_slice(n, m) for n, m in zip(scan.mask.shape, scan.acs, strict=True))
+    rows, columns = centre_block(scan.mask.shape, scan.acs)
     return scan.kspace[0][:, rows, columns]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from kscout.errors import UserError
+from kscout.physics.fourier import centre_slice
 from kscout.sampling.budget import (
     Budget,
     acs_region,
-    centre_slice,
     fit_to_budget,
     squared_radius,
     take_highest,

@@ -21,7 +21,7 @@ from kscout.experiment.apply import FittedRun
 from kscout.experiment.config import SEARCHES, Training
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method
-from kscout.report.table import plural
+from kscout.report.table import plural, span
 from kscout.sampling import FIXED_MASKS, LEARNED_SAMPLERS, Budget, LearnedSampler
 from kscout.sampling.learned import AMPLE_REACH
 from kscout.sweep.folder import epochs_done
@@ -273,8 +273,7 @@ def _told(counts: Iterable[tuple[str, int]]) -> str:
     found: dict[str, set[int]] = {}
     for who, count in counts:
         found.setdefault(who, set()).add(count)
-    ranges = {who: sorted({min(values), max(values)}) for who, values in found.items()}
-    return "; ".join(f"{who}: {' to '.join(map(str, ends))}" for who, ends in ranges.items())
+    return "; ".join(f"{who}: {span(values)}" for who, values in found.items())
 
 
 def _check_kept_mask(run: BenchRun, method: Method) -> None:

@@ -17,7 +17,7 @@ from kscout.bench.explanations import COLUMN, left_out
 from kscout.bench.results import BESIDE, SCHEMA, Document
 from kscout.errors import UserError
 from kscout.report.grid import Grid, Heading, to_markdown
-from kscout.report.table import Cell, plural
+from kscout.report.table import Cell, plural, span
 
 DIGITS = {"psnr": 2, "ssim": 4}
 
@@ -221,8 +221,7 @@ def _few_changed(found: Document, name: str) -> Iterator[tuple[str, str]]:
     for method, work in found["work"][name].items():
         changed = [n for n in work["n_points_changed"] if n is not None]
         if changed and min(changed) < FEW_CHANGED * n_free:
-            ends = " to ".join(str(n) for n in sorted({min(changed), max(changed)}))
-            yield method, f"{ends} of {plural(n_free, 'point')} (by seed)"
+            yield method, f"{span(changed)} of {plural(n_free, 'point')} (by seed)"
 
 
 def _designed(found: Document) -> list[str]:

@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.classical.slicewise import Acs, Advance, each_slice, ignore
-from kscout.classical.spirit import Calibration, Iterations, KernelSize, inner, operator_of
+from kscout.classical.spirit import Calibration, Iterations, KernelSize, operator_of
 from kscout.classical.wavelets import COARSEST, shrink
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
-from kscout.physics.solvers import conjugate_gradients
+from kscout.physics.solvers import conjugate_gradients, slice_inner
 
 COUPLING = 0.1
 """Weight of the split in ADMM, in units of the kernel's operator. It decides the pace, no more."""
@@ -66,7 +66,7 @@ def l1_spirit(
             shift = torch.randint(COARSEST, (2,), generator=generator).tolist()
             sparse = shrink(image + dual, threshold, (shift[0], shift[1]))
             against = COUPLING * (image_to_kspace(sparse - dual) - x) - operator.normal(x)
-            x = x + conjugate_gradients(normal, missing * against, INNER, inner=inner)
+            x = x + conjugate_gradients(normal, missing * against, INNER, inner=slice_inner)
             image = kspace_to_image(x)
             dual = dual + image - sparse
         return x

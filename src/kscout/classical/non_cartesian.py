@@ -7,12 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.classical.slicewise import Advance, ignore
-from kscout.classical.spirit import Calibration, Damping, Iterations, KernelSize, inner
+from kscout.classical.spirit import Calibration, Damping, Iterations, KernelSize
 from kscout.errors import UserError
 from kscout.physics.calibration import calibrate
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.physics.nufft import density_compensation, image_to_samples, samples_to_image
-from kscout.physics.solvers import conjugate_gradients
+from kscout.physics.solvers import conjugate_gradients, slice_inner
 from kscout.physics.spirit import SpiritOperator
 
 MARGIN = 12
@@ -96,7 +96,7 @@ def spirit_non_cartesian(
             return operator.normal(x) + data_weight * backwards(again) + damping * x
 
         right = data_weight * backwards(y)
-        completed.append(conjugate_gradients(normal, right, n_iterations, inner=inner))
+        completed.append(conjugate_gradients(normal, right, n_iterations, inner=slice_inner))
         advance(i + 1, len(samples))
     return torch.cat(completed) if completed else samples.new_zeros(0, samples.shape[1], *shape)
 
@@ -131,6 +131,6 @@ def gridded_centre(samples: Tensor, trajectory: Tensor, weights: Tensor, size: i
         lambda m: backwards(image_to_samples(m, points)) + LEAST * m,
         backwards(samples[..., near]),
         N_GRIDDING,
-        inner=inner,
+        inner=slice_inner,
     )
     return image_to_kspace(image)[..., MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.classical.slicewise import Acs, Advance, each_slice, ignore
-from kscout.classical.spirit import Iterations, inner
+from kscout.classical.spirit import Iterations
 from kscout.classical.wavelets import COARSEST, shrink
 from kscout.physics.espirit import espirit_maps
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
-from kscout.physics.solvers import conjugate_gradients
+from kscout.physics.solvers import conjugate_gradients, slice_inner
 
 Crop = Annotated[float, Field(ge=0, lt=1, description="eigenvalue below which a pixel has no map")]
 Maps = Annotated[int, Field(ge=1, le=2, description="per pixel; 2 where the object folds over")]
@@ -54,7 +54,7 @@ def sense(
         def normal(m: Tensor) -> Tensor:
             return _weighted(maps, mask * _coils(maps, m)) + damping * m
 
-        m = conjugate_gradients(normal, _weighted(maps, y), n_iterations, inner=inner)
+        m = conjugate_gradients(normal, _weighted(maps, y), n_iterations, inner=slice_inner)
         return _coils(maps, m)
 
     return each_slice(reconstruct, kspace, mask, acs, advance)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kscout.errors import UserError
-from kscout.physics.fourier import centre_slice
+from kscout.physics.fourier import centre_block
 
 Advance = Callable[[int, int], None]
 """Called with how many slices are done, and of how many."""
@@ -44,9 +44,9 @@ def each_slice(
         point is not finite
     """
     _refuse_odd(kspace, mask, acs)
+    rows, columns = centre_block(mask.shape, acs)
     sampled = mask.to(kspace.device) != 0
     weights = sampled.to(kspace.real.dtype)
-    rows, columns = (centre_slice(n, size) for n, size in zip(mask.shape, acs, strict=True))
     completed = torch.empty_like(kspace)
     for i in range(len(kspace)):
         y = torch.where(sampled, kspace[i : i + 1], 0)
@@ -73,8 +73,7 @@ def _refuse_odd(kspace: Tensor, mask: Tensor, acs: Acs) -> None:
         )
     if not all(0 < size <= n for size, n in zip(acs, plane, strict=True)):
         raise UserError(f"a fully sampled centre of {acs} is impossible: the plane is {plane}")
-    rows, columns = (centre_slice(n, size) for n, size in zip(plane, acs, strict=True))
-    absent = int((mask[rows, columns] == 0).sum())
+    absent = int((mask[centre_block(plane, acs)] == 0).sum())
     if absent:
         raise UserError(
             f"the mask lacks {absent} points of the {acs[0]}x{acs[1]} centre: valid is the largest "

@@ -8,15 +8,8 @@ from torch import Tensor
 
 from kscout.classical.slicewise import Acs, Advance, each_slice, ignore
 from kscout.physics.calibration import calibrate
-from kscout.physics.solvers import conjugate_gradients
-from kscout.physics.spirit import SpiritOperator
-
-
-def odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("valid is an odd number")
-    return value
-
+from kscout.physics.solvers import conjugate_gradients, slice_inner
+from kscout.physics.spirit import SpiritOperator, odd
 
 KernelSize = Annotated[
     int, Field(ge=3, le=15, description="width of the kernel, odd"), AfterValidator(odd)
@@ -78,7 +71,7 @@ def spirit(
             return project * operator.normal(x) + damp * x
 
         change = conjugate_gradients(
-            normal, -project * operator.normal(y), n_iterations, inner=inner
+            normal, -project * operator.normal(y), n_iterations, inner=slice_inner
         )
         return y + change
 
@@ -130,9 +123,3 @@ def operator_of(
     """The operator of a kernel that is fitted to the centre, on the plane of the mask."""
     kernel = calibrate(centre, kernel_size, calibration)
     return SpiritOperator(kernel, (mask.shape[0], mask.shape[1]))
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Of all coils together, ``(slice, 1, 1, 1)``."""
-    product = torch.view_as_real(a) * torch.view_as_real(b)
-    return product.sum((1, 2, 3, 4))[:, None, None, None]

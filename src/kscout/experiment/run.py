@@ -32,10 +32,10 @@ from kscout.experiment.progress import progress_bar
 from kscout.learning.batches import refuse_patience
 from kscout.learning.closed_form import fit_closed_form
 from kscout.learning.distribute import default_device, started_by_slurm
-from kscout.physics.fourier import centre_slice
 from kscout.recon import RECONSTRUCTORS, Reconstructor, SpiritNet
 from kscout.sampling import Budget, FixedSampler, LearnedSampler, Sampler, build_sampler
 from kscout.sampling.learned import tile_budget
+from kscout.sampling.pattern import centred_block
 from kscout.sampling.tiles import check_tile
 
 N_EXAMPLES = 3
@@ -306,9 +306,8 @@ class Method:
 
 def _refuse_too_little_acs(kind: str, size: int, budget: Budget) -> None:
     """Coil maps need a centre that every mask acquires whole."""
-    centre = torch.zeros(budget.shape, dtype=torch.bool)
-    rows, columns = (centre_slice(n, min(size, n)) for n in budget.shape)
-    centre[rows, columns] = True
+    height, width = budget.shape
+    centre = centred_block(budget.shape, (min(size, height), min(size, width)))
     if size and (centre & ~budget.acs).any():
         raise UserError(
             f"reconstructor '{kind}' takes coil maps from the {size}x{size} centre of every scan: "

@@ -40,6 +40,12 @@ def centre_slice(n: int, size: int) -> slice:
     return slice(start, start + size)
 
 
+def centre_block(plane: Sequence[int], sizes: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of the block of ``sizes`` around the centre of a plane."""
+    rows, columns = (centre_slice(n, size) for n, size in zip(plane, sizes, strict=True))
+    return rows, columns
+
+
 def to_corner(x: Tensor) -> Tensor:
     """Move the centre of the last two axes to index 0, where a plain FFT has it."""
     return torch.fft.ifftshift(x, dim=(-2, -1))

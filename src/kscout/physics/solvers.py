@@ -12,6 +12,17 @@ def _plane_inner(a: Tensor, b: Tensor) -> Tensor:
     return product.sum((-2, -1), keepdim=True)
 
 
+def slice_inner(a: Tensor, b: Tensor) -> Tensor:
+    """Real inner product of each slice, all of its coils together: float ``(batch, 1, 1, 1)``.
+
+    Parameters
+    ----------
+    a, b : complex ``(batch, coil, y, x)``
+    """
+    product = torch.view_as_real(a) * torch.view_as_real(b)
+    return product.sum((1, 2, 3, 4))[:, None, None, None]
+
+
 def conjugate_gradients(
     operator: Callable[[Tensor], Tensor],
     b: Tensor,

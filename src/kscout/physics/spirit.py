@@ -21,6 +21,13 @@ from kscout.physics.fourier import fast_length, plane_fft, plane_ifft
 Boundary = Literal["zero", "periodic"]
 
 
+def odd(size: int) -> int:
+    """The size of a kernel with a centre; ``ValueError`` for any other."""
+    if size % 2 == 0:
+        raise ValueError(f"an odd number is needed, such as {size - 1} or {size + 1}")
+    return size
+
+
 def transform_shape(
     shape: tuple[int, int], kernel_size: tuple[int, int], boundary: Boundary
 ) -> tuple[int, int]:

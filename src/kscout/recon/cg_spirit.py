@@ -7,10 +7,9 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from kscout.physics.calibration import normal_equations, solve_kernel
-from kscout.physics.solvers import conjugate_gradients
-from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
+from kscout.physics.solvers import conjugate_gradients, slice_inner
+from kscout.physics.spirit import Boundary, correlate, kernel_response, odd, transform_shape
 from kscout.recon.base import Reconstructor
-from kscout.recon.spirit_net import odd
 
 N_SLICES, N_EQUATIONS = 100, 200_000
 """The most that a calibration takes: many slices with few points each generalise better."""
@@ -137,7 +136,7 @@ class CgSpirit(Reconstructor):
             return prior(change * u) + trust * u
 
         def inner(a: Tensor, b: Tensor) -> Tensor:
-            return _inner(a, change * b)
+            return slice_inner(a, change * b)
 
         kspace = kspace * mask
         u = conjugate_gradients(operator, -prior(kspace), self.n_iterations, inner=inner)
@@ -151,9 +150,3 @@ def _draw_points(x: Tensor, generator: torch.Generator) -> list[Tensor]:
     orders = [torch.randperm(n_rows * n_columns, generator=generator) for _ in range(n_slices)]
     index = torch.stack(orders)[:, :n_points].to(x.device)
     return list(torch.stack([index // n_columns, index % n_columns], -1))
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Real part of the inner product of each slice, float ``(batch, 1, 1, 1)``."""
-    product = torch.view_as_real(a) * torch.view_as_real(b)
-    return product.sum((1, 2, 3, 4))[:, None, None, None]

@@ -6,15 +6,8 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from kscout.physics.spirit import Boundary, correlate, kernel_response, transform_shape
+from kscout.physics.spirit import Boundary, correlate, kernel_response, odd, transform_shape
 from kscout.recon.base import Reconstructor
-
-
-def odd(size: int) -> int:
-    """The size of a kernel with a centre; ``ValueError`` for any other."""
-    if size % 2 == 0:
-        raise ValueError(f"an odd number is needed, such as {size - 1} or {size + 1}")
-    return size
 
 
 class SpiritNet(Reconstructor):

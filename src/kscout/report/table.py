@@ -1,7 +1,7 @@
 """The table of methods: one source for the terminal, for Markdown and for the HTML report."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,6 +236,12 @@ def _few_scans(runs: Sequence[Run], split: str) -> list[str]:
     if n_scans < FEW_SCANS:
         return [f"scored on {n_scans} scans: so few tell little of others"]
     return []
+
+
+def span(counts: Iterable[int]) -> str:
+    """``3 to 5``, the least and the largest; ``3`` where all are."""
+    found = set(counts)
+    return " to ".join(str(n) for n in sorted({min(found), max(found)}))
 
 
 def plural(n: int, noun: str) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kscout.physics.fourier import centre_block
+
 MOST_FACTOR = 16
 """Of a lattice: points of the plane for each of its points."""
 
@@ -97,11 +99,7 @@ def _centred_run(good: np.ndarray) -> int:
 def centred_block(shape: tuple[int, int], block: tuple[int, int]) -> Tensor:
     """Bool ``(ky, kx)``, True in the ``(rows, columns)`` of a block around DC."""
     inside = torch.zeros(shape, dtype=torch.bool)
-    first, second = (
-        slice(n // 2 - size // 2, n // 2 - size // 2 + size)
-        for n, size in zip(shape, block, strict=True)
-    )
-    inside[first, second] = True
+    inside[centre_block(shape, block)] = True
     return inside
 
 
