@@ -23,7 +23,7 @@ The kernels fit the scan that they were fitted to, and fit the other scanner's b
 kernel says how neighbouring points of k-space are related by these coils around this field of view,
 and does not carry over to other coils. Some masks suffer less than others; none is well served. Nor
 is the first number a test: it is an error on the training slice itself. Fit and test within one
-geometry, on scans of several people in the same coils: examples/simulate_train_apply.py does that
+geometry, on scans of several people in the same coils: examples/simulate_train_recon.py does that
 with simulated ones."""
 
 
@@ -44,7 +44,7 @@ def main(scans: Path, out: Path) -> None:
     )
     print("\nThe scan that the kernels were fitted to, then the one of the other scanner:")
     for name in (TRAIN, TEST):
-        kscout("apply", run, scans / name, "--out", out / f"{name}_reconstructed.png")
+        kscout("recon", scans / name, "--method", run, "--out", out / f"{name}_reconstructed.png")
     print(REMARK)
 
 

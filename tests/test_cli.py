@@ -24,7 +24,7 @@ from kscout.sampling.files import read_mask
 COMMANDS = [
     "train",
     "evaluate",
-    "apply",
+    "recon",
     "report",
     "mask make",
     "mask show",
@@ -391,8 +391,8 @@ def test_real_scans_are_drawn_and_trained_on(capsys, tmp_path, real_kspace):
     data = ["data.kind=files", f"data.train=[{train}]", f"data.test=[{test}]"]
     run = tmp_path / "run"
     assert kscout(capsys, "train", config, *data, "--out", run).code == 0
-    ended = kscout(capsys, "apply", run, test, "--out", tmp_path / "t2.nii.gz")
-    assert "fully sampled, masked with 16384 points: image NMSE" in ended.out
+    ended = kscout(capsys, "recon", test, "--method", run, "--out", tmp_path / "t2.nii.gz")
+    assert "fully sampled, masked with 16384 of 65536 points" in ended.out
 
 
 def undersampled(path, shape=(2, 4, 24, 40)):

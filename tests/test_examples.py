@@ -25,7 +25,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"python_api.py", "real_scans.py", "simulate_train_apply.py"}
+    tested = {"python_api.py", "real_scans.py", "simulate_train_recon.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -35,8 +35,8 @@ def test_python_api(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     assert mean > 35
 
 
-def test_simulate_train_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    run("simulate_train_apply.py", monkeypatch, tmp_path)
+def test_simulate_train_recon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run("simulate_train_recon.py", monkeypatch, tmp_path)
     assert (tmp_path / "run" / "report.html").is_file()
     for name in ("reconstructed.nii.gz", "reconstructed.png", "mask.png"):
         assert (tmp_path / name).stat().st_size > 0

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from kscout.data.files import files, read_geometry, read_kspace
-from kscout.data.formats import Scan
+from kscout.data.files import read_geometry, read_kspace
+from kscout.data.formats import Scan, open_scan
 from kscout.data.slices import Geometry, KspaceSet
-from kscout.data.writers import write_hdf5, write_images, write_nifti, write_scan, write_splits
+from kscout.data.writers import write_hdf5, write_nifti, write_scan, write_splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
 from laws import complex_normal
+
+
+def ignore(done, total):
+    """No progress is shown."""
 
 
 def test_hdf5_reopens_with_the_same_numbers(tmp_path, kspace):
@@ -75,10 +79,10 @@ def test_volumes_of_a_source_are_written_without_the_coil_scale(tmp_path, kspace
 
 def test_scans_simulated_and_read_back_lie_in_space_as_before(tmp_path, kspace):
     part = KspaceSet(kspace, kspace, torch.tensor([4, 9]), torch.ones(3), (0.5, 2.0), 3, 4.5)
-    train, test = write_splits({"train": part}, tmp_path)
-    again = files(train=(train,), test=(test,))["test"]
-    write_images(tmp_path / "again.nii.gz", again)
-    write_images(tmp_path / "again.h5", again)
+    _, test = write_splits({"train": part}, tmp_path)
+    with open_scan(test) as again:
+        write_scan(tmp_path / "again.nii.gz", again, ignore)
+        write_scan(tmp_path / "again.h5", again, ignore)
     first = nibabel.load(tmp_path / "train" / "volume_009_rss.nii")
     second = nibabel.load(tmp_path / "again.nii.gz")
     np.testing.assert_array_equal(first.affine, second.affine)
@@ -121,7 +125,7 @@ def test_conversion_holds_one_slice_while_it_reads_the_next(tmp_path, name):
 def test_a_streamed_scan_is_the_same_file(tmp_path):
     scan = Watched(4)
     kspace = scan.read_all()
-    write_scan(tmp_path / "a.h5", scan, lambda done, total: None)
+    write_scan(tmp_path / "a.h5", scan, ignore)
     write_hdf5(tmp_path / "b.h5", kspace, scan.geometry)
     with h5py.File(tmp_path / "a.h5") as first, h5py.File(tmp_path / "b.h5") as second:
         assert list(first) == list(second)
@@ -129,12 +133,15 @@ def test_a_streamed_scan_is_the_same_file(tmp_path):
             np.testing.assert_array_equal(first[name], second[name])
         assert set(first.attrs) - set(second.attrs) == {"simulated", "notes"}
         assert all(np.array_equal(first.attrs[name], second.attrs[name]) for name in second.attrs)
-    write_scan(tmp_path / "a.nii", scan, lambda done, total: None)
+    write_scan(tmp_path / "a.nii", scan, ignore)
     write_nifti(tmp_path / "b.nii", root_sum_of_squares(kspace_to_image(kspace)), scan.geometry)
     assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
 
 
-def test_images_for_bart(tmp_path, kspace):
-    part = KspaceSet(kspace, kspace, torch.zeros(2, dtype=torch.int64), torch.ones(3))
-    write_images(tmp_path / "a.cfl", part)
-    assert torch.equal(read_kspace(tmp_path / "a.cfl")[:, 0].real, part.image(kspace))
+def test_images_in_place_of_kspace(tmp_path):
+    scan = Watched(4)
+    expected = root_sum_of_squares(kspace_to_image(scan.read_all()))
+    for name in ("a.cfl", "a.npy"):
+        write_scan(tmp_path / name, scan, ignore, images=True)
+    assert torch.equal(read_kspace(tmp_path / "a.cfl")[:, 0].real, expected)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), expected)

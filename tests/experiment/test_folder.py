@@ -9,7 +9,7 @@ import torch
 from commands import TINY
 from kscout.errors import UserError
 from kscout.experiment import Experiment, RunFolder
-from kscout.experiment.apply import FittedRun
+from kscout.experiment.fitted import FittedRun
 from kscout.report import load_runs
 
 CHANGES = [b"\x00", b"\xff", b"{", b"}", b"[" * 3, b'"', b"9" * 30, b"-", b"NaN", b"\n"]

@@ -10,14 +10,16 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from kscout.data.formats import Scan
 from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5, write_nifti
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.report import canvas, files
-from kscout.report.files import show_file, show_images, show_masks
+from kscout.report.files import show_file, show_masks, show_scan
 
 SHAPE = (13, 18)
 
@@ -294,7 +296,7 @@ def test_an_unknown_picture_format_is_refused_first(tmp_path: Path, name: str) -
     for draw in (
         lambda out: show_masks([tmp_path / "absent.npy"], out),
         lambda out: show_file(tmp_path / "absent.npy", out, None),
-        lambda out: show_images(torch.ones(1, 2, 3), out, "title", Geometry()),
+        lambda out: show_scan(Given("title", torch.ones(1, 2, 3), Geometry()), out),
     ):
         with pytest.raises(UserError, match=rf"{name}: .*valid are \.png, \.pdf, \.svg"):
             draw(tmp_path / name)
@@ -307,12 +309,24 @@ def test_an_unwritable_picture_is_one_line(tmp_path: Path) -> None:
         show_masks([tmp_path / "m.npy"], tmp_path / "file" / "masks.png")
 
 
+class Given(Scan):
+    """A scan in one coil whose images are given, ``(slice, y, x)``."""
+
+    def __init__(self, name: str, images: Tensor, geometry: Geometry) -> None:
+        super().__init__(Path(name), (len(images), 1, *images.shape[1:]), geometry)
+        self.images = images
+
+    def _read(self, index: int) -> Tensor:
+        return image_to_kspace(self.images[index, None] + 0j)
+
+
 @pytest.mark.parametrize(("n", "indices"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (23, range(0, 23, 2))])
 def test_images_of_a_volume(tmp_path: Path, drawn: list[Any], n: int, indices: list[int]) -> None:
     images = torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(n))
-    show_images(images, tmp_path / "v.png", "scan $1$.h5", Geometry((2.0, 1.0), 3))
+    show_scan(Given("scan $1$.h5", images, Geometry((2.0, 1.0), 3)), tmp_path / "v.png")
     shown = pictures(drawn[0])
-    assert np.array_equal(shown, [np.rot90(images[i].numpy(), 3) for i in indices])
+    expected = [np.rot90(images[i].numpy(), 3) for i in indices]
+    assert np.allclose(shown, expected, atol=1e-5)
     assert len(set(greys(drawn[0]))) == 1
     assert proportions(drawn[0]) == pytest.approx(18 / 26)
     assert texts(drawn[0]) == "\n".join(["scan $1$.h5", *(f"slice {i}" for i in indices)])
@@ -324,7 +338,7 @@ def test_the_page_is_as_wide_as_its_pictures(
     tmp_path: Path, drawn: list[Any], n: int, shape: tuple[int, int]
 ) -> None:
     images = torch.rand(n, *shape, generator=torch.Generator().manual_seed(n))
-    show_images(images, tmp_path / "v.png", "a file of rather a long name.h5", Geometry())
+    show_scan(Given("a file of rather a long name.h5", images, Geometry()), tmp_path / "v.png")
     width = 100 * drawn[0].get_figwidth()
     left = width * min(axes.get_position().x0 for axes in drawn[0].axes)
     right = width * (1 - max(axes.get_position().x1 for axes in drawn[0].axes))

@@ -17,8 +17,8 @@ from kscout.data.slices import held_out
 from kscout.errors import UserError
 from kscout.evaluation import Record, evaluate, positions_in_volumes
 from kscout.experiment import Experiment
-from kscout.experiment.apply import FittedRun
 from kscout.experiment.config import SEARCHES, Training
+from kscout.experiment.fitted import FittedRun
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import Method
 from kscout.report.table import plural, span

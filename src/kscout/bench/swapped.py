@@ -12,7 +12,7 @@ from kscout.bench.folder import BenchFolder, BenchRun, read_json, write_json
 from kscout.data import KspaceSet
 from kscout.errors import UserError
 from kscout.evaluation import evaluate
-from kscout.experiment.apply import FittedRun
+from kscout.experiment.fitted import FittedRun
 from kscout.experiment.progress import progress_bar
 from kscout.learning.distribute import default_device
 

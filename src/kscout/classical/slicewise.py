@@ -31,6 +31,8 @@ def each_slice(
 ) -> Tensor:
     """``reconstruct`` of every slice, brought to a largest modulus of about 1 and back.
 
+    Coils that hold nothing but zeros stay so, and the others are reconstructed without them.
+
     Parameters
     ----------
     kspace : complex ``(slice, coil, ky, kx)``; what the mask leaves out is not looked at
@@ -47,15 +49,17 @@ def each_slice(
     rows, columns = centre_block(mask.shape, acs)
     sampled = mask.to(kspace.device) != 0
     weights = sampled.to(kspace.real.dtype)
-    completed = torch.empty_like(kspace)
+    completed = torch.zeros_like(kspace)
     for i in range(len(kspace)):
         y = torch.where(sampled, kspace[i : i + 1], 0)
         if not torch.isfinite(torch.view_as_real(y)).all():
             raise UserError(f"slice {i} holds NaN or infinity at acquired points")
         largest = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)
         scale = torch.exp2(largest.log2().round())  # a power of two: there and back to the bit
-        y = y / scale
-        completed[i] = (reconstruct(y, weights, y[0][:, rows, columns]) * scale)[0]
+        alive = (y[0] != 0).flatten(1).any(1)
+        if alive.any():
+            y = y[:, alive] / scale
+            completed[i, alive] = reconstruct(y, weights, y[0][:, rows, columns])[0] * scale
         advance(i + 1, len(kspace))
     return completed
 

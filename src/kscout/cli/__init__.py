@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kscout import __version__
-from kscout.cli import acquire, bench, data, masks, runs, sweeps
+from kscout.cli import acquire, bench, data, masks, recon, runs, sweeps
 from kscout.errors import UserError
 
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-for command in (runs.train, runs.report, runs.evaluate, runs.apply):
+for command in (runs.train, runs.report, runs.evaluate, recon.recon):
     app.command()(command)
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(bench.app, name="bench")

@@ -97,17 +97,19 @@ def convert(
 
         kscout data convert scan.mrd second.cfl repetition=1
     """
+    from kscout.data.formats import open_scan
     from kscout.data.writers import check_output
-    from kscout.experiment import inspect
+    from kscout.experiment.inspect import parse_reading, write_with_progress
     from kscout.report.files import show_scan
 
     check_output(out, also=(".png",))
     if out.exists() and file.exists() and out.samefile(file):
         raise UserError(f"{out} is the scan itself: valid is another OUT")
-    options = inspect.parse_reading(reading or [])
-    if out.suffix == ".png":
-        show_scan(file, options, out)
-    else:
-        for note in inspect.convert(file, options, out, console()):
+    with open_scan(file, parse_reading(reading or [])) as scan:
+        if out.suffix == ".png":
+            show_scan(scan, out)
+        else:
+            write_with_progress("convert", out, scan, console())
+        for note in scan.notes:
             typer.echo(f"note: {note}")
     typer.echo(f"written: {out}")

@@ -1,4 +1,4 @@
-"""Commands that make runs and use them: train, report, evaluate, apply."""
+"""Commands that make runs and use them: train, report, evaluate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from kscout.cli.common import Config, Overrides, Run, console
-from kscout.errors import UserError
 
 
 def train(
@@ -75,40 +74,7 @@ def evaluate(run: Run, overrides: Overrides = None) -> None:
 
         kscout evaluate runs/demo data.snr_db=20 data.test_coil_turn=15
     """
-    from kscout.experiment.apply import evaluate_again
+    from kscout.experiment.fitted import evaluate_again
     from kscout.report.table import print_summary
 
     print_summary(evaluate_again(run, overrides or [], console()), console())
-
-
-def apply(
-    run: Run,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="k-space in any format")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help=".nii, .nii.gz, .h5, .npy, .cfl or .png [FILE_kscout.nii.gz]"),
-    ] = None,
-) -> None:
-    """Reconstruct a file with a finished run.
-
-    Points that were not acquired are zero in the file. A fully sampled file is masked with the
-    run's mask first, and the error against it is printed.
-
-    Example:
-
-        kscout apply runs/demo scan.h5 --out scan.nii.gz
-    """
-    from kscout.data.writers import check_output, write_images
-    from kscout.experiment.apply import apply_run
-    from kscout.report.files import show_images
-
-    out = out or Path(f"{file.name.removesuffix(file.suffix)}_kscout.nii.gz")
-    check_output(out, also=(".png",))
-    if out.exists() and out.samefile(file):
-        raise UserError(f"{out} is the scan itself: valid is another --out")
-    result = apply_run(run, file, console())
-    if out.suffix == ".png":
-        show_images(result.image(result.kspace), out, file.name, result.geometry)
-    else:
-        write_images(out, result)
-    typer.echo(f"written: {out}")

@@ -131,31 +131,17 @@ def check_output(path: Path, also: tuple[str, ...] = ()) -> None:
         raise UserError(f"{path}: the format is not known: valid is {', '.join(valid)}")
 
 
-def write_images(path: Path, scan: KspaceSet) -> None:
-    """One scan in the format that the name says.
-
-    ``.nii`` and ``.nii.gz``: magnitude image; ``.h5``: k-space and image (:func:`write_hdf5`);
-    ``.npy``: magnitude image, float32 ``(slice, y, x)``; ``.cfl``: magnitude image, for BART, with
-    slices along its dimension 13.
-    """
-    check_output(path)
-    image = scan.image(scan.kspace)
-    if path.suffix == ".h5":
-        write_hdf5(path, scan.kspace / scan.coil_scale[:, None, None], scan.geometry)
-    elif path.suffix == ".npy":
-        with atomic_path(path) as temporary:
-            np.save(temporary, image.numpy(), allow_pickle=False)
-    elif path.suffix == ".cfl":
-        write_cfl(path, image[:, None], (len(image), 1, *image.shape[1:]))
-    else:
-        write_nifti(path, image, scan.geometry)
-
-
-def write_scan(path: Path, scan: Scan, advance: Advance) -> None:
-    """An open file in another format, slice by slice.
+def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False) -> None:
+    """An open scan as a file, slice by slice.
 
     ``.h5``, ``.cfl`` and ``.npy`` (``(slice, coil, ky, kx)``): k-space; ``.nii`` and ``.nii.gz``:
-    magnitude image, zero-filled. HDF5 keeps geometry, noise, notes, and that k-space was simulated.
+    magnitude image, root sum of squares over coils. HDF5 keeps geometry, noise, notes, and that
+    k-space was simulated.
+
+    Parameters
+    ----------
+    images : magnitude images in ``.npy`` (float32 ``(slice, y, x)``) and in ``.cfl`` too, there
+        with slices along BART's dimension 13
 
     Raises
     ------
@@ -164,6 +150,7 @@ def write_scan(path: Path, scan: Scan, advance: Advance) -> None:
     """
     check_output(path)
     slices = _counted(scan, advance)
+    magnitudes = (root_sum_of_squares(kspace_to_image(one)).float() for one in slices)
     if path.suffix == ".h5":
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
             _fill_hdf5(file, slices, scan.shape)
@@ -173,14 +160,17 @@ def write_scan(path: Path, scan: Scan, advance: Advance) -> None:
             file.attrs["simulated"] = scan.simulated
             # Of fixed length: readers that distrust files can look at it without danger.
             file.attrs["notes"] = np.bytes_("\n".join(scan.notes) or " ")
+    elif path.name.endswith((".nii", ".nii.gz")):
+        shape = (*scan.plane, scan.n_slices)
+        _stream_nifti(path, magnitudes, shape, False, scan.geometry)
+    elif path.suffix == ".npy" and images:
+        write_npy(path, magnitudes, (scan.n_slices, *scan.plane))
     elif path.suffix == ".npy":
         write_npy(path, slices, scan.shape)
-    elif path.suffix == ".cfl":
-        write_cfl(path, slices, scan.shape)
+    elif images:
+        write_cfl(path, (one[None] for one in magnitudes), (scan.n_slices, 1, *scan.plane))
     else:
-        shape = (*scan.plane, scan.n_slices)
-        images = (root_sum_of_squares(kspace_to_image(one)) for one in slices)
-        _stream_nifti(path, images, shape, False, scan.geometry)
+        write_cfl(path, slices, scan.shape)
 
 
 def _counted(scan: Scan, advance: Advance) -> Iterator[Tensor]:

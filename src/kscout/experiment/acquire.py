@@ -16,8 +16,8 @@ from kscout.acquisition.env import (
 from kscout.acquisition.process import Metric, Process, check_scan
 from kscout.data import DATA, Splits
 from kscout.errors import UserError
-from kscout.experiment.apply import FittedRun, rescaled
 from kscout.experiment.config import check, options_of
+from kscout.experiment.fitted import FittedRun, rescaled
 from kscout.recon import RECONSTRUCTORS, Reconstructor
 from kscout.sampling.units import UnitKind, Units
 

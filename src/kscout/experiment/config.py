@@ -35,8 +35,8 @@ from kscout.sampling import SAMPLERS, Budget
 
 Model = TypeVar("Model", bound=BaseModel)
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-RUNTIME = {"seed", "advance"}
-"""Keyword arguments that the experiment gives itself."""
+RUNTIME = {"seed", "advance", "weights"}
+"""Keyword arguments that are never in a configuration."""
 
 USES = {
     "question": "kscout bench",

@@ -1,4 +1,4 @@
-"""What a file of k-space holds, in one table; and the same file in another format."""
+"""What a file of k-space holds, in one table; and its slices in another file."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -104,18 +104,15 @@ def _more(scan: Scan) -> list[tuple[str, str]]:
     return [("noise scan", said), *(("note", note) for note in scan.notes)]
 
 
-def convert(file: Path, options: dict[str, Any], out: Path, console: Console) -> list[str]:
-    """Write a file in another format, slice by slice.
-
-    Returns
-    -------
-    the notes of the file that was read
+def write_with_progress(
+    label: str, out: Path, scan: Scan, console: Console, *, images: bool = False
+) -> None:
+    """Write an open scan, see :func:`kscout.data.writers.write_scan`, with a bar.
 
     Raises
     ------
     UserError
         if it cannot be read, or ``out`` cannot be written; nothing is then left behind
     """
-    with open_scan(file, options) as scan, progress_bar(console, "convert") as show:
-        write_scan(out, scan, partial(show, "slices"))
-        return list(scan.notes)
+    with progress_bar(console, label) as show:
+        write_scan(out, scan, partial(show, "slices"), images=images)

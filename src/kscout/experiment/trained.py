@@ -28,7 +28,7 @@ from kscout.data import Splits
 from kscout.errors import UserError
 from kscout.experiment.acquire import processes
 from kscout.experiment.active import TUNED, Active, ActiveFolder
-from kscout.experiment.apply import FittedRun
+from kscout.experiment.fitted import FittedRun
 from kscout.experiment.load import load_splits
 from kscout.experiment.progress import progress_bar
 from kscout.experiment.run import run_experiment

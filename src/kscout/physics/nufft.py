@@ -65,7 +65,13 @@ def density_compensation(
     Pipe & Menon, Magn Reson Med 41:179 (1999): divide by the density that the weighted samples
     have, until it is the same everywhere. It is seen through a kernel that is nowhere negative, the
     squared response of the field of view, whose transform is a triangle over twice the field.
+
+    Raises
+    ------
+    UserError
+        if the trajectory leaves the grid
     """
+    _points(trajectory, shape)
     doubled, wide = 2 * trajectory, (2 * shape[0], 2 * shape[1])
     triangles = [1 - (torch.arange(n) - n // 2).abs() / (n // 2) for n in wide]
     triangle = torch.outer(*triangles).to(trajectory)

@@ -1,17 +1,16 @@
 """Pictures of files: masks, k-space, and the images of a volume."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kscout.data.formats import format_of, open_scan
-from kscout.data.slices import Geometry
+from kscout.data.formats import Scan, format_of, open_scan
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
@@ -116,13 +115,14 @@ def evenly_spaced(n_slices: int) -> list[int]:
     return [int(i) for i in spaced]
 
 
-def show_scan(file: Path, options: Mapping[str, Any], out: Path) -> Path:
-    """Draw slices of k-space in a file as :func:`show_images` does; no others are read.
+def show_scan(scan: Scan, out: Path) -> Path:
+    """Draw up to twelve slices of an open scan, evenly spaced, on one grey scale.
+
+    No others are read. The page is as wide as the slices in it.
 
     Parameters
     ----------
-    file : in any format (:data:`kscout.data.formats.FORMATS`)
-    options : of its format
+    scan : images are root sums of squares over its coils
     out : picture to write (.png, .pdf or .svg)
 
     Returns
@@ -132,57 +132,23 @@ def show_scan(file: Path, options: Mapping[str, Any], out: Path) -> Path:
     Raises
     ------
     UserError
-        if the file cannot be read, or ``out`` has another suffix or cannot be written
+        if a slice cannot be read, or ``out`` has another suffix or cannot be written
     """
     check_suffix(out)
-    with open_scan(file, options) as scan:
-        chosen = evenly_spaced(scan.n_slices)
-        images = [root_sum_of_squares(kspace_to_image(scan.read(i))) for i in chosen]
-        _draw_images(torch.stack(images), chosen, out, file.name, scan.geometry)
-    return out
-
-
-def show_images(images: Tensor, out: Path, title: str, geometry: Geometry) -> Path:
-    """Draw up to twelve slices of a volume, evenly spaced, on one grey scale.
-
-    The page is as wide as the slices in it.
-
-    Parameters
-    ----------
-    images : real ``(slice, y, x)``
-    out : picture to write (.png, .pdf or .svg)
-    title : stands above
-    geometry : of the slices
-
-    Returns
-    -------
-    ``out``
-
-    Raises
-    ------
-    UserError
-        if ``out`` has another suffix or cannot be written
-    """
-    check_suffix(out)
-    chosen = evenly_spaced(len(images))
-    _draw_images(images[chosen], chosen, out, title, geometry)
-    return out
-
-
-def _draw_images(
-    images: Tensor, numbers: Sequence[int], out: Path, title: str, geometry: Geometry
-) -> None:
-    turns = geometry.quarter_turns
-    ratio = height_over_width(images.shape[-2:], geometry.voxel_size, turns)
-    grid = _Grid(_upright(images, turns), [f"slice {i}" for i in numbers], ratio)
+    chosen = evenly_spaced(scan.n_slices)
+    images = torch.stack([root_sum_of_squares(kspace_to_image(scan.read(i))) for i in chosen])
+    turns = scan.geometry.quarter_turns
+    ratio = height_over_width(images.shape[-2:], scan.geometry.voxel_size, turns)
+    grid = _Grid(_upright(images, turns), [f"slice {i}" for i in chosen], ratio)
     inside = max(grid.inside, LEAST_WIDTH)
-    head = wrap(title, inside)
+    head = wrap(scan.path.name, inside)
     title_end = GAP + LINE * n_lines([head])
     top = title_end + GAP / 2
     figure = new_figure(inside + 2 * GAP, top + grid.height + GAP)
     write(figure, GAP, title_end, head, ha="left", fontweight="bold")
     grid.draw(figure, top)
     save(figure, out)
+    return out
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_the_readout_of_a_volume_is_transformed(tmp_path, monkeypatch, shape):
 @pytest.mark.parametrize(
     ("dims", "message"),
     [
-        ([4, 3, 1, 2, 2], "dimension 4 .maps. has 2: valid is 1 in all but 0 to 3 and 13"),
+        ([4, 3, 1, 2, 2], "dimension 4 .maps. has 2: valid is 1 in all but 0, 1, 2, 3, 13"),
         ([4, 3, 1, 2, 1, 1, 1, 1, 1, 1, 2], "dimension 10 .time. has 2"),
         ([4, 3, 2, 1, *[1] * 9, 2], r"2 \(2\) and 13 \(2\) are both more than 1"),
         ([4, 3, 1, 5], "announces 480 bytes of data and 384 are there"),

@@ -73,21 +73,31 @@ def open_cfl(path: Path) -> Scan:
         if the header is missing or damaged, the data have another size, or another dimension has
         more than one entry
     """
-    dims = _read_header(path)
-    used = (READOUT, PHASE, PHASE_2, COIL, SLICE)
-    other = [f"{i} ({_NAMES[i]}) has {n}" for i, n in enumerate(dims) if n > 1 and i not in used]
-    if other:
-        raise UserError(
-            f"{path}: dimension {', '.join(other)}: valid is 1 in all but 0 to 3 and 13 "
-            "(bart slice takes one out)"
-        )
+    data = map_cfl(path)
+    dims = data.shape
+    only_dimensions(path, dims, (READOUT, PHASE, PHASE_2, COIL, SLICE))
     if dims[PHASE_2] > 1 and dims[SLICE] > 1:
         raise UserError(
             f"{path}: dimensions 2 ({dims[PHASE_2]}) and 13 ({dims[SLICE]}) are both more than 1: "
             "valid are two phase encodings, or slices"
         )
-    data = np.memmap(path, "<c8", "r", shape=tuple(dims), order="F")
     return CflVolume(path, data) if dims[PHASE_2] > 1 else CflPlanes(path, data)
+
+
+def map_cfl(path: Path) -> np.ndarray:
+    """The data of a ``.cfl`` with BART's 16 dimensions, in the file until they are looked at."""
+    return np.memmap(path, "<c8", "r", shape=tuple(_read_header(path)), order="F")
+
+
+def only_dimensions(path: Path, dims: Sequence[int], valid: Sequence[int]) -> None:
+    """``UserError`` where another dimension than the valid ones has more than one entry."""
+    other = [f"{i} ({_NAMES[i]}) has {n}" for i, n in enumerate(dims) if n > 1 and i not in valid]
+    if other:
+        said = ", ".join(str(i) for i in valid)
+        raise UserError(
+            f"{path}: dimension {', '.join(other)}: valid is 1 in all but {said} "
+            "(bart slice takes one out)"
+        )
 
 
 def _read_header(path: Path) -> list[int]:

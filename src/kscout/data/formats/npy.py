@@ -1,6 +1,7 @@
 """k-space in ``.npy`` files."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,12 @@ def open_npy(path: Path) -> Scan:
 
 
 def write_npy(path: str | Path, slices: Iterable[Tensor], shape: Sequence[int]) -> None:
-    """Slices ``(coil, ky, kx)`` as one complex64 array of ``shape``, one after another."""
-    header = {"descr": "<c8", "fortran_order": False, "shape": tuple(shape)}
+    """Slices as one array of ``shape``, one after another: complex64, or float32 if real."""
+    numbers = iter(slices)
+    first = next(numbers)
+    dtype = "<c8" if first.is_complex() else "<f4"
+    header = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for one in slices:
-            stream.write(one.numpy().astype("<c8").tobytes())
+        for one in chain([first], numbers):
+            stream.write(one.numpy().astype(dtype).tobytes())

@@ -16,7 +16,10 @@ from kscout.data.files import read_geometry
 from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5
 from kscout.experiment import RunFolder, load_experiment, run_experiment
-from kscout.experiment.apply import apply_run, evaluate_again
+from kscout.experiment.fitted import evaluate_again
+from kscout.experiment.recon import Request, open_reconstruction
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image
 
 QUIET = Console(quiet=True)
 
@@ -32,12 +35,21 @@ def mask(finished):
     return RunFolder(finished).mask()
 
 
+def recon(capsys, run, file, *words):
+    return kscout(capsys, "recon", file, "--method", run, *words)
+
+
+def reconstruct(run, file):
+    """All slices of a file, completed by a run: complex64 ``(slice, coil, ky, kx)``."""
+    with open_reconstruction(file, Request(method=str(run)), QUIET) as opened:
+        return opened.read_all()
+
+
 def test_acquired_points_stay_and_the_others_are_filled_in(finished, scan, mask, tmp_path):
     np.save(tmp_path / "full.npy", scan.numpy())
-    result = apply_run(finished, tmp_path / "full.npy", QUIET)
-    torch.testing.assert_close(result.kspace[..., mask], scan[..., mask], rtol=1e-6, atol=1e-6)
-    assert (result.kspace[..., ~mask] != 0).any()
-    assert torch.equal(result.target, scan)
+    completed = reconstruct(finished, tmp_path / "full.npy")
+    torch.testing.assert_close(completed[..., mask], scan[..., mask], rtol=1e-6, atol=1e-6)
+    assert (completed[..., ~mask] != 0).any()
 
 
 def test_points_outside_the_mask_make_no_difference(finished, scan, mask, tmp_path):
@@ -45,7 +57,7 @@ def test_points_outside_the_mask_make_no_difference(finished, scan, mask, tmp_pa
     write_hdf5(tmp_path / "masked.h5", scan * mask)
     half_known = scan * (mask | (torch.arange(28) % 2 == 0))
     np.save(tmp_path / "half.npy", half_known.numpy())
-    results = [apply_run(finished, path, QUIET).kspace for path in sorted(tmp_path.iterdir())]
+    results = [reconstruct(finished, path) for path in sorted(tmp_path.iterdir())]
     assert len(results) == 3
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -54,16 +66,16 @@ def test_points_outside_the_mask_make_no_difference(finished, scan, mask, tmp_pa
 def test_a_scan_of_other_units_is_reconstructed_in_its_own(finished, scan, tmp_path):
     np.save(tmp_path / "a.npy", scan.numpy())
     np.save(tmp_path / "b.npy", (scan * 1024).numpy())
-    a, b = (apply_run(finished, tmp_path / name, QUIET).kspace for name in ("a.npy", "b.npy"))
+    a, b = (reconstruct(finished, tmp_path / name) for name in ("a.npy", "b.npy"))
     torch.testing.assert_close(b, a * 1024, rtol=1e-5, atol=1e-3)
 
 
 def test_outputs_of_every_format_reopen(finished, scan, mask, tmp_path, capsys):
     write_hdf5(tmp_path / "scan.h5", scan, Geometry((2.0, 1.5), 1, 4.5))
-    expected = apply_run(finished, tmp_path / "scan.h5", QUIET)
-    image = expected.image(expected.kspace)
+    expected = reconstruct(finished, tmp_path / "scan.h5")
+    image = root_sum_of_squares(kspace_to_image(expected))
     for name in ("o.nii.gz", "o.nii", "o.h5", "o.npy", "o.png"):
-        ended = kscout(capsys, "apply", finished, tmp_path / "scan.h5", "--out", tmp_path / name)
+        ended = recon(capsys, finished, tmp_path / "scan.h5", "--out", tmp_path / name)
         assert ended.code == 0, ended.err
         assert "image NMSE" in ended.out
         assert ended.out.endswith(f"written: {tmp_path / name}\n")
@@ -73,7 +85,7 @@ def test_outputs_of_every_format_reopen(finished, scan, mask, tmp_path, capsys):
     assert nifti.header.get_zooms() == (2.0, 1.5, 4.5)
     assert read_geometry(tmp_path / "o.h5") == read_geometry(tmp_path / "scan.h5")
     with h5py.File(tmp_path / "o.h5") as file:
-        np.testing.assert_array_equal(file["kspace"][()], expected.kspace)
+        np.testing.assert_array_equal(file["kspace"][()], expected)
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -81,7 +93,7 @@ def test_outputs_of_every_format_reopen(finished, scan, mask, tmp_path, capsys):
 def test_the_default_output_is_named_after_the_file(finished, scan, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("scan.v2.npy", scan.numpy())
-    assert kscout(capsys, "apply", finished, "scan.v2.npy").code == 0
+    assert recon(capsys, finished, "scan.v2.npy").code == 0
     assert (tmp_path / "scan.v2_kscout.nii.gz").exists()
 
 
@@ -102,7 +114,7 @@ def test_scans_that_do_not_fit_are_refused_in_a_line(finished, scan, tmp_path, c
     spoil, said = BAD_SCANS[name]
     path, out = tmp_path / "bad.npy", tmp_path / "out.nii"
     np.save(path, spoil(scan).numpy())
-    text = refused(capsys, "apply", finished, path, "--out", out)
+    text = refused(capsys, "recon", path, "--method", finished, "--out", out)
     assert said in text
     assert str(path) in text
     assert list(tmp_path.iterdir()) == [path]
@@ -119,7 +131,9 @@ def test_files_that_are_no_scans_are_refused_in_a_line(finished, scan, tmp_path,
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00")
     (tmp_path / "scan.dcm").write_bytes(b"")
     for name in ("cut.h5", "text.h5", "empty.h5", "foreign.h5", "cut.npy", "scan.dcm", "none.h5"):
-        text = refused(capsys, "apply", finished, tmp_path / name, "--out", tmp_path / "o.nii")
+        text = refused(
+            capsys, "recon", tmp_path / name, "--method", finished, "--out", tmp_path / "o.nii"
+        )
         assert str(tmp_path / name) in text
     assert not (tmp_path / "o.nii").exists()
 
@@ -128,7 +142,7 @@ def test_outputs_that_cannot_be_written_are_refused(finished, scan, tmp_path, ca
     np.save(tmp_path / "a.npy", scan.numpy())
     for out in ("a.tiff", "a", "a.npy/below.nii"):
         assert out in refused(
-            capsys, "apply", finished, tmp_path / "a.npy", "--out", tmp_path / out
+            capsys, "recon", tmp_path / "a.npy", "--method", finished, "--out", tmp_path / out
         )
 
 
@@ -157,7 +171,9 @@ def test_a_run_that_is_not_finished_is_not_used(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "run")
     RunFolder(copy).set_state("interrupted")
     assert "is not finished (interrupted)" in refused(capsys, "evaluate", copy)
-    assert "is not finished (interrupted)" in refused(capsys, "apply", copy, tmp_path / "x.npy")
+    assert "is not finished (interrupted)" in refused(
+        capsys, "recon", tmp_path / "x.npy", "--method", copy
+    )
     assert "is not a run folder" in refused(capsys, "evaluate", tmp_path)
 
 

@@ -1,28 +1,23 @@
-"""A finished run on other data: reconstruct a file, or test again."""
+"""A finished run as it goes to other data; and its test again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
 from kscout.data import KspaceSet
-from kscout.data.files import read_geometry, read_kspace
-from kscout.data.formats import sampled_points
 from kscout.data.slices import held_out
 from kscout.errors import UserError
-from kscout.evaluation import evaluate, masks_of_slices, summarise
+from kscout.evaluation import evaluate, summarise
 from kscout.experiment.config import Experiment, check, set_paths
 from kscout.experiment.folder import RunFolder
 from kscout.experiment.load import load_data
 from kscout.experiment.progress import progress_bar
 from kscout.recon import RECONSTRUCTORS, Reconstructor
 from kscout.sampling import Budget, FixedSampler, Sampler, build_sampler
-
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -68,68 +63,6 @@ class FittedRun:
                 "config.yaml or the checkpoint was changed"
             ) from error
         return cls(experiment, mask, sampler.eval(), reconstructor.eval(), scale)
-
-
-@torch.no_grad()
-def apply_run(folder: Path, file: Path, console: Console) -> KspaceSet:
-    """Reconstruct k-space from a file with a finished run.
-
-    Returns
-    -------
-    the completed k-space as ``kspace`` and the file's as ``target``
-
-    Raises
-    ------
-    UserError
-        if the file has other coils or another plane than the run, or lacks points of its mask
-    """
-    run = FittedRun.load(folder)
-    kspace = read_kspace(file)
-    n_coils, shape = kspace.shape[1], tuple(kspace.shape[-2:])
-    if n_coils != len(run.coil_scale):
-        raise UserError(
-            f"{file} has {n_coils} coils: {folder} was fitted to {len(run.coil_scale)} and can "
-            "reconstruct no other number"
-        )
-    if shape != tuple(run.mask.shape):
-        raise UserError(
-            f"{file} has a plane of {shape[0]}x{shape[1]}: the mask of {folder} is "
-            f"{run.mask.shape[0]}x{run.mask.shape[1]}"
-        )
-    acquired = sampled_points(kspace)
-    if run.sampler.adaptive and not acquired.all():
-        raise UserError(
-            f"{file} is not fully sampled: {folder} chooses points by what it sees of each slice, "
-            "and valid with it is a fully sampled scan"
-        )
-    n_absent = int((run.mask & ~acquired).sum())
-    if n_absent:
-        raise UserError(
-            f"{file} lacks {n_absent} of the {int(run.mask.sum())} points that {folder} acquires: "
-            "valid is a scan with that mask, or a fully sampled one"
-        )
-    scale = run.coil_scale[:, None, None]
-    completed = torch.empty_like(kspace)
-    with progress_bar(console, "reconstruct") as show:
-        for start in range(0, len(kspace), BATCH):
-            part = slice(start, start + BATCH)
-            mask = masks_of_slices(run.sampler, kspace[part] * scale, run.reconstructor)
-            completed[part] = run.reconstructor(kspace[part] * scale * mask, mask) / scale
-            show("slices", min(start + BATCH, len(kspace)), len(kspace))
-    result = KspaceSet(
-        kspace=completed,
-        target=kspace,
-        volume=torch.zeros(len(kspace), dtype=torch.int64),
-        coil_scale=torch.ones(n_coils),
-        **read_geometry(file)._asdict(),
-    )
-    if acquired.all():
-        error = (result.image(completed) - result.image(kspace)).square().sum()
-        nmse = float(error / result.image(kspace).square().sum())
-        console.print(
-            f"fully sampled, masked with {int(run.mask.sum())} points: image NMSE {nmse:.3g}"
-        )
-    return result
 
 
 def evaluate_again(

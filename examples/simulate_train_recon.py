@@ -1,6 +1,6 @@
-"""From nothing to a reconstructed volume: simulate scans to files, train on them, apply the run.
+"""From nothing to a reconstructed volume: simulate scans to files, train, reconstruct one of them.
 
-    python examples/simulate_train_apply.py [FOLDER]
+    python examples/simulate_train_recon.py [FOLDER]
 
 Two brains train, a third one, of another shape and contrast, tests; the coils are the same. Small
 enough for a laptop's processor, and offline. Everything lands in FOLDER, or in a new temporary one.
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
         *("training.closed_form.n_equations=40000", "--out", run),
     )
     scan = scans / "test" / "volume_002.h5"
-    kscout("apply", run, scan, "--out", folder / "reconstructed.nii.gz")
+    kscout("recon", scan, "--method", run, "--out", folder / "reconstructed.nii.gz")
     kscout("data", "show", folder / "reconstructed.nii.gz", "--out", folder / "reconstructed.png")
     kscout("mask", "show", run / "mask.npy", "--out", folder / "mask.png")
 

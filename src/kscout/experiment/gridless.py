@@ -1,0 +1,96 @@
+"""A file of samples off the grid, reconstructed slice by slice by non-Cartesian SPIRiT."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kscout.classical import spirit_non_cartesian
+from kscout.data.formats import Scan
+from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
+from kscout.errors import UserError
+from kscout.experiment.config import parse_options
+from kscout.physics.nufft import density_compensation
+
+PLAIN: Any = {"highlight": False, "soft_wrap": True}
+"""Of what is printed: no colours, and no breaks where a terminal ends."""
+
+
+class GridlessReconstruction(Scan):
+    """Samples and their trajectory, as completed k-space on a grid.
+
+    Parameters
+    ----------
+    file : samples, see :func:`kscout.data.formats.samples.open_samples`
+    trajectory : see :func:`kscout.data.formats.samples.read_trajectory`
+    matrix : "auto", or ROWSxCOLUMNS of the grid
+    options : ``option=value`` words of :func:`kscout.classical.spirit_non_cartesian`
+
+    Raises
+    ------
+    UserError
+        if a file or an option is not valid, or they do not fit each other
+    """
+
+    def __init__(
+        self, file: Path, trajectory: Path, matrix: str, options: Sequence[str], console: Console
+    ) -> None:
+        entry = {"spirit_non_cartesian": spirit_non_cartesian}
+        self._options = parse_options(entry, "spirit_non_cartesian", options).options()
+        self._samples, self._trajectory = open_samples(file), read_trajectory(trajectory)
+        n_slices, n_coils, n = self._samples.shape
+        if len(self._trajectory) != n:
+            raise UserError(
+                f"{trajectory} has {len(self._trajectory)} places: {file} has {n} samples"
+            )
+        self._grid = _grid(matrix, self._trajectory)
+        note = "reconstructed by kscout, spirit_non_cartesian"
+        super().__init__(file, (n_slices, n_coils, *self._grid), notes=[note])
+        console.print(
+            f"{file.name} (slice, coil, sample): {n_slices} x {n_coils} x {n}, "
+            f"grid of {self._grid[0]} x {self._grid[1]} (ky, kx)",
+            **PLAIN,
+        )
+        self._weights = density_compensation(self._trajectory, self._grid)
+
+    def remarks(self) -> list[str]:
+        """Nothing more than is said at the start."""
+        return []
+
+    def read(self, index: int) -> Tensor:
+        """One slice, complex64 ``(coil, ky, kx)``; ``UserError`` also where the method fails."""
+        return self._read(index)
+
+    def _read(self, index: int) -> Tensor:
+        samples = samples_of(self._samples, index, self.path)
+        scale = samples.abs().max()
+        if scale == 0:
+            return torch.zeros(self.shape[1:], dtype=torch.complex64)
+        try:
+            return (
+                scale
+                * spirit_non_cartesian(
+                    samples[None] / scale,
+                    self._trajectory,
+                    self._grid,
+                    weights=self._weights,
+                    **self._options,
+                )[0]
+            )
+        except UserError as error:
+            raise UserError(f"{self.path}: slice {index}: {error}") from error
+
+
+def _grid(matrix: str, trajectory: Tensor) -> tuple[int, int]:
+    """As asked, or the smallest even one that the trajectory fits into."""
+    if matrix == "auto":
+        y, x = (max(8, 2 * int(reach.ceil())) for reach in trajectory.abs().amax(0))
+        return y, x
+    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", matrix):
+        raise UserError(f"--matrix is '{matrix}': valid is auto, or ROWSxCOLUMNS such as 256x256")
+    rows, columns = (int(n) for n in matrix.split("x"))
+    return rows, columns
