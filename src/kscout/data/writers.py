@@ -76,7 +76,9 @@ def write_nifti(path: str | Path, image: Tensor, geometry: Geometry = UNKNOWN) -
     n_slices, *rest = image.shape
     shape = (*rest[-2:], n_slices, *rest[:-2])
     images = image.swapaxes(0, 1) if image.ndim == 4 else image
-    _stream_nifti(path, images.reshape(-1, *rest[-2:]), shape, image.is_complex(), geometry)
+    _stream_nifti(
+        path, images.reshape(-1, *rest[-2:]), shape, image.is_complex(), _affine(shape, geometry)
+    )
 
 
 def _stream_nifti(
@@ -84,7 +86,7 @@ def _stream_nifti(
     pages: Iterable[Tensor],
     shape: Sequence[int],
     is_complex: bool,
-    geometry: Geometry,
+    affine: np.ndarray,
 ) -> None:
     """Pages ``(y, x)`` in the order of the file: only one of them need be in memory."""
     import nibabel
@@ -95,7 +97,6 @@ def _stream_nifti(
     header = nibabel.Nifti1Header(endianness="<")
     header.set_data_shape(tuple(shape))
     header.set_data_dtype(dtype)
-    affine = _affine(shape, geometry)
     header.set_sform(affine, code="aligned")
     header.set_qform(affine, code="unknown")
     header["magic"], header["vox_offset"] = b"n+1", header.single_vox_offset
@@ -135,8 +136,8 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     """An open scan as a file, slice by slice.
 
     ``.h5``, ``.cfl`` and ``.npy`` (``(slice, coil, ky, kx)``): k-space; ``.nii`` and ``.nii.gz``:
-    magnitude image, root sum of squares over coils. HDF5 keeps geometry, noise, notes, and that
-    k-space was simulated.
+    magnitude image, root sum of squares over coils. HDF5 keeps geometry, affine, noise, notes, and
+    that k-space was simulated.
 
     Parameters
     ----------
@@ -158,11 +159,14 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
                 file["noise"] = noise.numpy()
             file.attrs.update(scan.geometry._asdict())
             file.attrs["simulated"] = scan.simulated
+            if scan.affine is not None:
+                file.attrs["affine"] = scan.affine
             # Of fixed length: readers that distrust files can look at it without danger.
             file.attrs["notes"] = np.bytes_("\n".join(scan.notes) or " ")
     elif path.name.endswith((".nii", ".nii.gz")):
         shape = (*scan.plane, scan.n_slices)
-        _stream_nifti(path, magnitudes, shape, False, scan.geometry)
+        affine = _affine(shape, scan.geometry) if scan.affine is None else scan.affine
+        _stream_nifti(path, magnitudes, shape, False, affine)
     elif path.suffix == ".npy" and images:
         write_npy(path, magnitudes, (scan.n_slices, *scan.plane))
     elif path.suffix == ".npy":

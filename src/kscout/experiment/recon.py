@@ -78,6 +78,7 @@ class Reconstruction(Scan):
     def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
         notes = (*scan.notes, note)
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
+        self.affine = scan.affine
         self._scan, self._fill, self._full = scan, fill, full
         self._error, self._energy = 0.0, 0.0
         self.n_done = 0

@@ -29,7 +29,7 @@ def test_a_plane_is_readout_by_phase_encode(tmp_path, shape):
     got, scan = read(path)
     assert torch.equal(got, kspace)
     assert scan.shape == (1, 3, *shape)
-    assert scan.geometry == ((2.0, 3.0), 0, 5.0)
+    assert scan.geometry == ((2.0, 3.0), 1, 5.0)
     assert scan.sampled().all()
     assert not scan.notes
     assert scan.calibration is None
@@ -45,7 +45,7 @@ def test_readout_oversampling_is_removed(tmp_path, shape, factor):
     got, scan = read(write_mrd(tmp_path / "a.h5", space, lines_of(oversampled(kspace, factor))))
     assert got.shape == kspace.shape
     assert relative_error(got, kspace) < 1e-5
-    assert scan.geometry == ((2.0, 3.0), 0, 5.0)
+    assert scan.geometry == ((2.0, 3.0), 1, 5.0)
     assert scan.notes == (f"readout oversampling removed: {factor * shape[0]} to {shape[0]}",)
 
 

@@ -49,6 +49,9 @@ class FastmriScan(Scan):
         notes += [*said, *_notes(file)]
         geometry, simulated = _geometry(file, encoding), bool(_attribute(file, "simulated") == 1)
         super().__init__(path, shape, geometry, notes, simulated=simulated)
+        affine = _attribute(file, "affine")
+        if affine.shape == (4, 4) and np.isfinite(affine).all():
+            self.affine = affine
 
     def _read(self, index: int) -> Tensor:
         kspace = as_tensor(self._data[index]).reshape(self.shape[1:])

@@ -23,6 +23,7 @@ from kscout.data.formats.mrd_choice import (
 )
 from kscout.data.formats.mrd_header import Encoding, read_encodings
 from kscout.data.formats.mrd_lines import Lines
+from kscout.data.formats.mrd_place import centred, place, upright
 from kscout.data.formats.mrd_records import Records
 from kscout.data.formats.scan import (
     Advance,
@@ -136,7 +137,19 @@ class _MrdScan(Scan):
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
         notes = (*chosen.notes, *lines.notes)
         super().__init__(path, shape, _geometry(space), notes)
+        self._find_place()
         self.calibration = self._find_calibration(chosen)
+
+    def _find_place(self) -> None:
+        """Geometry and affine, from the directions of an acquisition of each slice."""
+        is_3d = self._space.is_3d
+        heads = [self._records.heads[self._lines.of_slice[n][0]] for n in self._slices]
+        found = place(heads, self.geometry, is_3d)
+        if found is not None:
+            self.affine = centred(found, (*self.plane, self.n_slices), is_3d)
+            self.geometry = self.geometry._replace(
+                quarter_turns=upright(found), slice_thickness=float(np.linalg.norm(found[:3, 2]))
+            )
 
     @property
     @abstractmethod
@@ -298,4 +311,4 @@ def _geometry(space: Encoding) -> Geometry:
     # Cropping the readout's field of view leaves the size of a voxel as it is.
     if space.is_3d:
         return Geometry((phase, second), 0, readout)
-    return Geometry((readout, phase), 0, second)
+    return Geometry((readout, phase), 1, second)  # the readout is horizontal

@@ -18,6 +18,9 @@ from kscout.errors import UserError
 COUNTERS = ("contrast", "repetition", "set", "phase")
 """Of images of the same slice."""
 
+VECTORS = ("read_dir", "phase_dir", "slice_dir", "position")
+"""Where a slice lies; zero where the file does not say."""
+
 _COLUMNS = (
     "flags",
     "number_of_samples",
@@ -72,7 +75,10 @@ class Records:
         whole = np.zeros(len(self._dataset), _field(self._dataset.dtype, "head"))
         for start, block in stored(self._path, self._dataset, "head", whole.dtype):
             whole[start : start + len(block)] = block
-        heads = np.zeros(len(whole), wanted)
+        heads = np.zeros(len(whole), [*wanted, *((name, "f8", 3) for name in VECTORS)])
+        for name in VECTORS:
+            if name in (whole.dtype.names or ()) and whole[name].shape == (len(whole), 3):
+                heads[name] = whole[name]
         for name in _COLUMNS:
             value = whole[name]
             heads[name] = value if value.dtype.kind == "f" else value.astype(np.int64)

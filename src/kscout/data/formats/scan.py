@@ -46,9 +46,12 @@ class Scan(ABC):
     ----------
     path, geometry, notes, simulated : as above
     calibration : bool ``(ky, kx)``, the points that the file marks as ACS, or None
+    affine : float ``(4, 4)``, from voxels (axis 0, axis 1, slice) to millimetres as in NIfTI, or
+        None where the file does not say
     """
 
     calibration: Tensor | None = None
+    affine: np.ndarray | None = None
 
     def __init__(
         self,

@@ -1,0 +1,76 @@
+"""Where the slices of an ISMRMRD file lie in the patient."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kscout.data.slices import Geometry
+
+_RAS = np.array([-1.0, -1.0, 1.0])
+"""ISMRMRD's axes point left, posterior and up, as DICOM's; NIfTI's right, anterior and up."""
+
+_UNEVEN_MM = 0.1
+"""Slices that are so far from where even ones would be are not even."""
+
+
+def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarray | None:
+    """From voxels to millimetres in the patient, as NIfTI has it.
+
+    Parameters
+    ----------
+    heads : of an acquisition of each slice of the file, with ``read_dir``, ``phase_dir``,
+        ``slice_dir`` and ``position``, of the middle of the slice or slab
+    geometry : sizes of a voxel of an image, whose axes are (readout, phase, slice), or in 3D
+        (phase, second phase, readout)
+    is_3d : whether the readout was transformed
+
+    Returns
+    -------
+    float ``(4, 4)``, to be used with :func:`centred`, or None where directions are not said or make
+    no sense, or slices do not follow each other evenly
+    """
+    read, phase, through = (np.array(heads[0][name], float) for name in _DIRECTIONS)
+    directions = np.stack([phase, through, read] if is_3d else [read, phase, through], 1)
+    if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
+        return None
+    positions = np.array([head["position"] for head in heads], float)
+    if not np.isfinite(positions).all() or (is_3d and len(heads) > 1):
+        return None
+    steps = directions * [*geometry.voxel_size, geometry.slice_thickness]
+    if not is_3d and len(heads) > 1:
+        steps[:, 2] = (positions[-1] - positions[0]) / (len(heads) - 1)
+        even = positions[0] + np.arange(len(heads))[:, None] * steps[:, 2]
+        if np.linalg.norm(positions - even, axis=1).max() > _UNEVEN_MM or not steps[:, 2].any():
+            return None
+    affine = np.eye(4)
+    affine[:3, :3] = _RAS[:, None] * steps
+    affine[:3, 3] = _RAS * positions.mean(0)
+    return affine
+
+
+_DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
+
+
+def centred(affine: np.ndarray, shape: Sequence[int], is_3d: bool) -> np.ndarray:
+    """The same with its origin at the first voxel of ``(axis 0, axis 1, slice)``.
+
+    What :func:`place` puts at the mean of the positions is the point that the Fourier transform
+    has in the middle, ``n // 2``; of 2D slices the middle of them.
+    """
+    y, x, n = shape
+    middle = [y // 2, x // 2, n // 2 if is_3d else (n - 1) / 2]
+    moved = affine.copy()
+    moved[:3, 3] -= affine[:3, :3] @ middle
+    return moved
+
+
+def upright(affine: np.ndarray) -> int:
+    """Quarter turns that put a picture of (axis 0 down, axis 1 right) upright.
+
+    Down is then posterior in slices that lie more across the body than along it, else the feet.
+    """
+    down, right = affine[:3, 0], affine[:3, 1]
+    across = np.abs(np.cross(down, right)).argmax() == 2
+    wanted = np.array([0.0, -1.0, 0.0] if across else [0.0, 0.0, -1.0])
+    turned = [down, -right, -down, right]
+    return int(np.argmax([direction @ wanted / np.linalg.norm(direction) for direction in turned]))

@@ -1,0 +1,271 @@
+"""Files reconstructed by methods that calibrate themselves, and off the grid."""
+
+from itertools import product
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from classical.phantom import error, phantom
+from commands import kscout, refused
+from kscout.classical import METHODS, spirit, spirit_non_cartesian
+from kscout.data.formats import FORMATS
+from kscout.data.formats.bart import N_DIMS
+from kscout.data.writers import write_hdf5
+from kscout.experiment.config import options_of
+from kscout.experiment.recon import Request, open_reconstruction
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image
+from kscout.physics.nufft import image_to_samples, radial
+from laws import complex_normal
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return phantom(3, noise=0.01)
+
+
+@pytest.fixture
+def file(scan, tmp_path):
+    """The phantom as it was acquired."""
+    write_hdf5(tmp_path / "scan.h5", scan.kspace * scan.mask)
+    return tmp_path / "scan.h5"
+
+
+def reconstruct(file, *options, **request):
+    with open_reconstruction(file, Request(options=options, **request), QUIET) as opened:
+        return opened.read_all()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "grappa"])
+def test_a_file_is_reconstructed_as_its_array_is(scan, file, name):
+    expected = METHODS[name](scan.kspace * scan.mask, scan.mask, scan.acs, n_iterations=7)
+    found = reconstruct(file, "n_iterations=7", method=name.replace("_", "-"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_takes_points_away_and_the_error_is_told(scan, tmp_path, capsys):
+    write_hdf5(tmp_path / "full.h5", scan.kspace)
+    np.save(tmp_path / "m.npy", scan.mask.numpy())
+    expected = spirit(scan.kspace * scan.mask, scan.mask, scan.acs)
+    out = tmp_path / "o.npy"
+    words = ("recon", tmp_path / "full.h5", "--mask", tmp_path / "m.npy", "--out", out)
+    ended = kscout(capsys, *words)
+    assert ended.code == 0, ended.err
+    image, true = (root_sum_of_squares(kspace_to_image(k)) for k in (expected, scan.kspace))
+    np.testing.assert_allclose(np.load(out), image, rtol=1e-4, atol=1e-5)
+    nmse = float((image - true).square().sum() / true.square().sum())
+    assert f"image NMSE {nmse:.3g} (slices: 3)" in ended.out
+    assert "ACS: 15 x 15 (ky, kx), found" in ended.out
+    with h5py.File(tmp_path / "full.h5") as whole:
+        assert whole["kspace"].shape == scan.kspace.shape
+
+
+def test_a_fully_sampled_file_stays_as_it_is(scan, tmp_path, capsys):
+    write_hdf5(tmp_path / "full.h5", scan.kspace)
+    assert torch.equal(reconstruct(tmp_path / "full.h5"), scan.kspace)
+    ended = kscout(capsys, "recon", tmp_path / "full.h5", "--out", tmp_path / "o.nii")
+    assert "nothing is missing" in ended.out
+    assert "NMSE" not in ended.out
+
+
+def test_only_the_slices_of_a_picture_are_reconstructed(tmp_path, capsys):
+    scan = phantom(15)
+    write_hdf5(tmp_path / "full.h5", scan.kspace)
+    np.save(tmp_path / "m.npy", scan.mask.numpy())
+    words = ("recon", tmp_path / "full.h5", "n_iterations=1", "--mask", tmp_path / "m.npy")
+    assert "(slices: 12)" in kscout(capsys, *words, "--out", tmp_path / "o.png").out
+
+
+def with_noise(path, scan, mixing, level=0.05):
+    """The phantom with noise that coils share, and a noise scan, as HDF5."""
+    noise = level * mixing @ complex_normal((4, 5000), 7)
+    kspace = scan.kspace + level * torch.einsum(
+        "dc,scyx->sdyx", mixing, complex_normal(tuple(scan.kspace.shape), 8)
+    )
+    write_hdf5(path, kspace * scan.mask)
+    with h5py.File(path, "r+") as opened:
+        opened["noise"] = noise.numpy()
+    return kspace
+
+
+def test_noise_is_made_white_and_coils_come_back_as_they_were(tmp_path):
+    scan = phantom(2)
+    mixing = torch.diag(torch.tensor([0.2, 0.5, 1.0, 4.0])) + 0.2 * complex_normal((4, 4), 3)
+    kspace = with_noise(tmp_path / "a.h5", scan, mixing)
+    white = reconstruct(tmp_path / "a.h5")
+    plain = reconstruct(tmp_path / "a.h5", prewhiten=False)
+    acquired = scan.mask.expand_as(white)
+    torch.testing.assert_close(white[acquired], kspace[acquired], rtol=1e-4, atol=1e-4)
+    assert error(white[:, :3], scan.kspace[:, :3]) < 0.95 * error(plain[:, :3], scan.kspace[:, :3])
+
+
+def test_white_noise_of_unit_variance_changes_nothing(tmp_path):
+    scan = phantom(1)
+    with_noise(tmp_path / "a.h5", scan, torch.eye(4) + 0j)
+    white = reconstruct(tmp_path / "a.h5")
+    plain = reconstruct(tmp_path / "a.h5", prewhiten=False)
+    assert error(white, plain) < 0.02
+
+
+def test_compression_to_fewer_coils_costs_little(scan, file):
+    """SENSE sees the same in a turned set of coils; SPIRiT nearly, for its kernel knows them."""
+    all_of_them, fewer = (reconstruct(file, n_coils=n, method="sense") for n in (4, 3))
+    assert error(all_of_them, reconstruct(file, method="sense")) < 0.01
+    assert error(fewer, scan.kspace) < 0.2
+    for n in (4, 3):
+        assert error(reconstruct(file, n_coils=n), reconstruct(file)) < 0.15
+
+
+def test_silent_coils_and_slices_stay_silent(scan, tmp_path, capsys):
+    kspace = scan.kspace * scan.mask
+    kspace[:, 2] = 0
+    kspace[1] = 0
+    write_hdf5(tmp_path / "a.h5", kspace)
+    for name in METHODS:
+        if name == "grappa":
+            continue
+        found = reconstruct(tmp_path / "a.h5", method=name)
+        assert not found[:, 2].any()
+        assert not found[1].any()
+        assert error(found[::2, [0, 1, 3]], scan.kspace[::2, [0, 1, 3]]) < 0.25
+    ended = kscout(capsys, "recon", tmp_path / "a.h5", "--out", tmp_path / "o.nii")
+    assert "note: coil 2 holds nothing but zeros" in ended.out
+
+
+def test_no_option_is_of_a_method_and_of_a_format_at_once():
+    for method, entry in product(METHODS.values(), FORMATS.values()):
+        assert not set(options_of(method).model_fields) & set(entry.open.__kwdefaults__ or {})
+
+
+BAD_WORDS = {
+    "no such method": (["--method", "grapa"], "'grapa' is no method and no run folder"),
+    "unknown option": (
+        ["n_iter=3"],
+        "unknown option n_iter: valid of spirit is calibration, damping",
+    ),
+    "bad value": (["kernel_size=4"], "kernel_size is 4"),
+    "not a word": (["fast"], "unknown option fast"),
+    "format's option": (["repetition=2"], "unknown option repetition"),
+    "ACS in words": (["--acs", "big"], "--acs is 'big': valid is auto, or ROWSxCOLUMNS"),
+    "ACS too large": (["--acs", "16x15"], "--acs 16x15 is not fully sampled: the largest"),
+    "ACS of nothing": (["--acs", "0x3"], "--acs 0x3 is not fully sampled"),
+    "ACS too small": (["--acs", "7x7"], "slice 0: a fully sampled centre of 7x7 gives 9 equations"),
+    "too many coils": (["--coils", "5"], "4 coils cannot become 5: valid is 1 to 4"),
+    "a matrix without need": (["--matrix", "9x9"], "--matrix does not go with a file without"),
+    "no mask": (["--mask", "none.npy"], "mask file none.npy does not exist"),
+    "itself": (["--out", "scan.h5"], "scan.h5 is the scan itself"),
+    "no format": (["--out", "scan.tiff"], "scan.tiff: the format is not known"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_WORDS)
+def test_wrong_words_are_refused_and_nothing_is_left(file, capsys, monkeypatch, name):
+    words, said = BAD_WORDS[name]
+    monkeypatch.chdir(file.parent)
+    assert said in refused(capsys, "recon", "scan.h5", *words)
+    assert [path.name for path in file.parent.iterdir()] == ["scan.h5"]
+
+
+def test_masks_that_do_not_fit_are_refused(scan, file, capsys, tmp_path):
+    np.save(tmp_path / "other.npy", np.ones((48, 44), bool))
+    np.save(tmp_path / "full.npy", np.ones((48, 45), bool))
+    for name, said in (
+        ("other.npy", "a mask of 48x44: "),
+        ("full.npy", f"lacks {int((~scan.mask).sum())} of the 2160 points"),
+    ):
+        assert said in refused(capsys, "recon", file, "--mask", tmp_path / name)
+
+
+def test_a_run_brings_its_own_mask(finished, file, capsys):
+    for words in (["--mask", "m.npy"], ["--acs", "9x9"], ["--coils", "2"]):
+        text = refused(capsys, "recon", file, "--method", finished, *words)
+        assert f"{words[0]} does not go with {finished}" in text
+
+
+def test_a_scan_without_a_centre_is_refused(scan, tmp_path, capsys):
+    kspace = scan.kspace * scan.mask
+    kspace[..., 24, 22] = 0
+    write_hdf5(tmp_path / "a.h5", kspace)
+    assert "no ACS: the centre of k-space is not" in refused(capsys, "recon", tmp_path / "a.h5")
+
+
+def test_copies_of_a_coil_are_no_obstacle(scan, tmp_path):
+    twice = torch.cat([scan.kspace, scan.kspace[:, :1]], 1)
+    write_hdf5(tmp_path / "a.h5", twice * scan.mask)
+    assert error(reconstruct(tmp_path / "a.h5", "kernel_size=3"), twice) < 0.1
+
+
+BAD_SAMPLES = {
+    "a place too few": (lambda y, t: (y, t[1:]), [], "has 2639 places: "),
+    "three axes": (lambda y, t: (y, np.pad(t, ((0, 0), (0, 1)))), [], "is real (sample, 2)"),
+    "no numbers": (lambda y, t: (y, t * np.nan), [], "holds NaN or infinity"),
+    "infinite": (lambda y, t: (y * np.inf, t), [], "slice 0 holds NaN or infinity"),
+    "real": (lambda y, t: (y.real, t), [], "k-space is complex"),
+    "one axis": (lambda y, t: (y[0, 0], t), [], "valid is (coil, sample) or"),
+    "small grid": (lambda y, t: (y, t), ["--matrix", "20x20"], "the trajectory has a point"),
+    "no grid": (lambda y, t: (y, t), ["--matrix", "0x20"], "--matrix is '0x20'"),
+    "mask": (lambda y, t: (y, t), ["--mask", "m.npy"], "--mask does not go with --trajectory"),
+    "method": (lambda y, t: (y, t), ["--method", "sense"], "--method does not go with"),
+    "large centre": (lambda y, t: (y, t), ["acs_size=99"], "acs_size 99 is larger"),
+    "option": (lambda y, t: (y, t), ["weights=2"], "unknown key weights"),
+}
+
+
+class TestOffTheGrid:
+    @pytest.fixture
+    def spokes(self, scan, tmp_path):
+        trajectory = radial(60, 44)
+        samples = image_to_samples(kspace_to_image(scan.kspace), trajectory)
+        np.save(tmp_path / "y.npy", samples.numpy())
+        np.save(tmp_path / "t.npy", trajectory.numpy())
+        return samples, trajectory
+
+    def words(self, folder, *more):
+        return ("recon", folder / "y.npy", "--trajectory", folder / "t.npy", *more)
+
+    def test_a_file_is_reconstructed_as_its_array_is(self, spokes, tmp_path, capsys):
+        samples, trajectory = spokes
+        out = tmp_path / "o.npy"
+        more = ("n_iterations=5", "acs_size=16", "--matrix", "48x45", "--out", out)
+        ended = kscout(capsys, *self.words(tmp_path, *more))
+        assert ended.code == 0, ended.err
+        expected = spirit_non_cartesian(samples, trajectory, (48, 45), acs_size=16, n_iterations=5)
+        image = root_sum_of_squares(kspace_to_image(expected))
+        np.testing.assert_allclose(np.load(out), image, rtol=1e-3, atol=1e-4)
+
+    def test_the_grid_is_found(self, spokes, tmp_path, capsys):
+        out = tmp_path / "o.npy"
+        assert kscout(capsys, *self.words(tmp_path, "acs_size=16", "--out", out)).code == 0
+        assert np.load(out).shape == (3, 44, 44)
+
+    def test_files_of_bart(self, spokes, tmp_path):
+        samples, trajectory = spokes
+        spoke = (60, 44)
+        places = torch.cat([trajectory, torch.zeros(len(trajectory), 1)], 1).reshape(*spoke, 3)
+        dims = [1, *spoke[::-1], 4, *[1] * 9, 3, 1, 1]
+        y = samples.reshape(3, 4, *spoke).permute(3, 2, 1, 0).numpy()
+        for name, array, sizes in (("y", y, dims), ("t", places.permute(2, 1, 0).numpy(), None)):
+            sizes = sizes or [*array.shape, *[1] * (N_DIMS - 3)]
+            (tmp_path / f"{name}.hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))}\n")
+            array.astype("<c8").ravel(order="F").tofile(tmp_path / f"{name}.cfl")
+        images = []
+        for suffix in ("npy", "cfl"):
+            request = {"trajectory": tmp_path / f"t.{suffix}", "matrix": "48x45"}
+            options = ("acs_size=16", "n_iterations=3")
+            images.append(reconstruct(tmp_path / f"y.{suffix}", *options, **request))
+        torch.testing.assert_close(*images)
+
+    @pytest.mark.parametrize("name", BAD_SAMPLES)
+    def test_what_does_not_fit_is_refused(self, spokes, tmp_path, capsys, name):
+        spoil, more, said = BAD_SAMPLES[name]
+        y, t = spoil(*(array.numpy() for array in spokes))
+        np.save(tmp_path / "y.npy", y)
+        np.save(tmp_path / "t.npy", t)
+        out = tmp_path / "o.nii"
+        assert said in refused(capsys, *self.words(tmp_path, *more, "--out", out))
+        assert not out.exists()
