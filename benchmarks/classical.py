@@ -1,6 +1,6 @@
 """SPIRiT and its neighbours on real scans, on one mask, beside BART where it is installed.
 
-    KSCOUT_TEST_DATA=folder python benchmarks/classical.py
+    KSCOUT_TEST_DATA=folder python benchmarks/classical.py [--picture FILE]
 
 Fully sampled slices, masked by a 2D variable density at R = 4 with a 24x24 ACS inside the count.
 NRMSE of root-sum-of-squares images against the full data, each image scaled to fit these best.
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pictures import Images, draw
 from torch import Tensor
 
 from kscout.classical import METHODS
@@ -43,7 +44,8 @@ from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.sampling import Budget, build_sampler
 from kscout.sampling.pattern import find_acs
 
-SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", "brain_t1_8ch_320x168_wrapped")
+FOLDED = "brain_t1_8ch_320x168_wrapped"
+SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", FOLDED)
 DAMPINGS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
 SPARSITIES = (0.0003, 0.001, 0.002, 0.004, 0.008, 0.016)
 GRIDS: dict[str, tuple[str, str, Sequence[float], dict[str, int]]] = {
@@ -104,6 +106,22 @@ def ours(scan: Tensor, mask: Tensor, names: Sequence[str]) -> dict[str, Any]:
 
     found = {"zero_filled": {"nrmse": nrmse(rss(scan * mask)[0], full)}}
     return found | {name: best_of(partial(error, name), GRIDS[name][2]) for name in names}
+
+
+def pictured(scan: Tensor, mask: Tensor, errors: dict[str, Any]) -> Images:
+    """SPIRiT, and SENSE with one map and with two, each at its best."""
+    images = {"full data": rss(scan)[0], "zero-filled": rss(scan * mask)[0]}
+    for name, title in (
+        ("spirit", "SPIRiT"),
+        ("sense", "SENSE, 1 map"),
+        ("sense_2_maps", "SENSE, 2 maps"),
+    ):
+        kind, option, _, others = GRIDS[name]
+        value = float(errors[name]["at"])
+        images[title] = rss(METHODS[kind](scan, mask, find_acs(mask), **{option: value}, **others))[
+            0
+        ]
+    return images
 
 
 def barts(scan: Tensor, mask: Tensor) -> dict[str, Any]:
@@ -169,6 +187,7 @@ def speed() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-grappa", action="store_true", help="which takes a minute a scan")
+    parser.add_argument("--picture", type=Path, help=".png of the scan that is folded over")
     asked = parser.parse_args()
     data = os.environ.get("KSCOUT_TEST_DATA")
     if data is None:
@@ -179,6 +198,8 @@ def main() -> None:
         scan = torch.from_numpy(np.load(Path(data) / "kspace" / f"{name}.npy"))[None]
         mask = variable_density((scan.shape[-2], scan.shape[-1]))
         errors[name] = ours(scan, mask, names)
+        if asked.picture is not None and name == FOLDED:
+            draw(pictured(scan, mask, errors[name]), asked.picture, height=300)
         if shutil.which("bart"):
             errors[name] |= barts(scan, mask)
     timing = speed()

@@ -11,7 +11,6 @@ picture of one scan to ``real_scans.md`` and ``real_scans.png`` in the folder OU
 """
 
 import argparse
-import io
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from pictures import GAIN, Images, draw
 from torch import Tensor
 
 from kscout.atomic import atomic_path
@@ -38,8 +37,6 @@ from kscout.recon.cg_spirit import REGULARISATION, CgSpirit
 from kscout.recon.gaussian_sense import GaussianSense
 from kscout.recon.varnet import VarNet
 from kscout.recon.zero_filled import ZeroFilled
-from kscout.report import Array
-from kscout.report.canvas import add_picture, grey_scale, new_figure, white, write
 from kscout.sampling import Budget, Sampler, build_sampler
 
 SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", "brain_t1_8ch_320x168_wrapped")
@@ -53,9 +50,6 @@ ACCELERATION, ACS_SIZE, SEED = 4, 24, 0
 MATRIX = (96, 112)
 """Of the simulated brains, whose fine detail ends there."""
 
-GAIN = 8
-"""Of the error maps."""
-
 N_COILS = 5
 """Simulated: a number that none of the scans has."""
 
@@ -64,9 +58,6 @@ SHOWN = ("brain_t2_4ch_256x256", "caipirinha")
 Method = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, dict[str, dict[str, float]]]
 """By mask, method and metric."""
-Images = dict[str, Array]
-"""By method, the reference first: ``(y, x)``."""
-
 TEXT = """# Real scans at R = 4
 
     KSCOUT_TEST_DATA=FOLDER python benchmarks/unseen_scans.py --out results
@@ -230,31 +221,6 @@ def table(scores: dict[str, Scores]) -> str:
             cells.append(f"| {text} / {mine['psnr']:.2f} / {mine['ssim']:.3f} ")
         lines.append("".join(cells) + "|")
     return "\n".join(lines)
-
-
-def draw(images: Images, path: Path) -> None:
-    """Image, detail and error of every method beside the reference, in few colours to be small."""
-    reference = images["reference"]
-    top, size, left, head = white(reference), 184, 76, 44
-    figure = new_figure(left + len(images) * (size + 4), head + 3 * (size + 4))
-    for row, name in enumerate(("image", "detail", f"error x{GAIN}")):
-        write(figure, left - 6, head + row * (size + 4) + size / 2, name, ha="right", va="center")
-    detail = tuple(slice(n * 3 // 8, n * 5 // 8) for n in reference.shape)
-    for column, (name, image) in enumerate(images.items()):
-        x = left + column * (size + 4)
-        error = abs(image - reference)
-        nrmse = (error**2).sum() ** 0.5 / (reference**2).sum() ** 0.5
-        title = name if column == 0 else f"{name}\n{nrmse:.3f}"
-        write(figure, x + size / 2, head - 4, title, fontsize=8)
-        add_picture(figure, (x, head, size, size), image, **grey_scale(top))
-        add_picture(figure, (x, head + size + 4, size, size), image[detail], **grey_scale(top))
-        if column:
-            box = (x, head + 2 * (size + 4), size, size)
-            add_picture(figure, box, error, cmap="inferno", vmin=0, vmax=top / GAIN)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=100)
-    with atomic_path(path) as temporary, Image.open(drawn) as picture:
-        picture.convert("RGB").quantize(112).save(temporary, "PNG", optimize=True)
 
 
 def write_results(folder: Path, summary: dict[str, Any], images: Images) -> None:
