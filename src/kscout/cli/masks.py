@@ -64,6 +64,26 @@ def show(
     typer.echo(f"picture: {show_masks(files, out)}")
 
 
+@app.command("convert")
+def convert(
+    mask: Annotated[Path, typer.Argument(metavar="MASK", help=".npy mask, or a run")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=".npy, .cfl or .csv file to write")],
+) -> None:
+    """Write a mask, or that of a run, in a form that scanners and other programs read.
+
+    `.csv` is the order list: a line `ky,kx` for each point, counted from 0, row by row.
+
+    Example:
+
+        kscout mask convert runs/one-scan order.csv
+    """
+    from kscout.experiment.masks import mask_from, write_mask
+
+    found = mask_from(mask)
+    write_mask(found, out)
+    typer.echo(f"{int(found.sum())} of {found.numel()} points: {out}")
+
+
 @app.command("bound")
 def bound(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help=".npy masks or runs")],

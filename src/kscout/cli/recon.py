@@ -30,10 +30,8 @@ def recon(
         Path | None,
         typer.Option(help=".nii, .nii.gz, .h5, .npy, .cfl or .png [FILE_kscout.nii.gz]"),
     ] = None,
-    acs: Annotated[
-        str, typer.Option(help="auto, or ROWSxCOLUMNS of the centre to calibrate on")
-    ] = "auto",
-    mask: Annotated[Path | None, typer.Option(help=".npy mask of the points that are used")] = None,
+    acs: Annotated[str, typer.Option(help="auto, or KYxKX of the centre to calibrate on")] = "auto",
+    mask: Annotated[Path | None, typer.Option(help="of the points used: .npy, or a run")] = None,
     coils: Annotated[int | None, typer.Option(min=1, help="compress the coils to so many")] = None,
     prewhiten: Annotated[
         bool, typer.Option(help="make noise white, where the file has a noise scan")
@@ -42,7 +40,7 @@ def recon(
         Path | None, typer.Option(help=".npy or .cfl: FILE holds samples off the grid, there")
     ] = None,
     matrix: Annotated[
-        str, typer.Option(help="of the grid for a trajectory: auto, or ROWSxCOLUMNS")
+        str, typer.Option(help="of the grid for a trajectory: auto, or KYxKX")
     ] = "auto",
 ) -> None:
     """Reconstruct a file, slice by slice.
@@ -59,6 +57,8 @@ def recon(
         kscout recon scan.h5 sparsity=0.002 --method l1-spirit --coils 6 --out image.nii.gz
 
         kscout recon full.h5 --mask caipirinha.npy --method sense --out image.png
+
+        kscout recon next.h5 --mask runs/one-scan --out next.nii.gz
 
         kscout recon scan.h5 --method runs/demo --out scan.nii.gz
 

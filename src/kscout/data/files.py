@@ -16,7 +16,10 @@ from kscout.data.slices import Geometry, KspaceSet, Splits, check_splits
 from kscout.errors import UserError
 
 _Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Options = Annotated[
+Scale = Annotated[
+    Literal["max", "none"], Field(description="divide each scan by its largest modulus, or not")
+]
+Options = Annotated[
     dict[str, Any] | None,
     Field(description="options of the files' format, such as {repetition: 2} of ISMRMRD"),
 ]
@@ -35,9 +38,7 @@ def files(
     val_fraction: Annotated[float, Field(ge=0, lt=1, description="of the scans in path")] = 0.1,
     test_fraction: Annotated[float, Field(gt=0, lt=1, description="of the scans in path")] = 0.2,
     split_seed: Annotated[int, Field(ge=0, description="of the split of path")] = 0,
-    scale: Annotated[
-        Literal["max", "none"], Field(description="divide each scan by its largest modulus, or not")
-    ] = "max",
+    scale: Scale = "max",
     voxel_size: Annotated[
         tuple[_Millimetres, _Millimetres] | None,
         Field(description="of a pixel along (ky, kx) in mm, for pictures; else as the files say"),
@@ -45,7 +46,7 @@ def files(
     quarter_turns: Annotated[
         int | None, Field(description="that put a picture upright; else as the files say")
     ] = None,
-    reading: _Options = None,
+    reading: Options = None,
 ) -> Splits:
     """Fully sampled k-space from files of any format in :data:`kscout.data.formats.FORMATS`.
 

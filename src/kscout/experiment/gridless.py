@@ -1,6 +1,5 @@
 """A file of samples off the grid, reconstructed slice by slice by non-Cartesian SPIRiT."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from kscout.data.formats import Scan
 from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
 from kscout.errors import UserError
 from kscout.experiment.config import parse_options
+from kscout.experiment.masks import parse_size
 from kscout.physics.nufft import density_compensation
 
 PLAIN: Any = {"highlight": False, "soft_wrap": True}
@@ -90,7 +90,4 @@ def _grid(matrix: str, trajectory: Tensor) -> tuple[int, int]:
     if matrix == "auto":
         y, x = (max(8, 2 * int(reach.ceil())) for reach in trajectory.abs().amax(0))
         return y, x
-    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", matrix):
-        raise UserError(f"--matrix is '{matrix}': valid is auto, or ROWSxCOLUMNS such as 256x256")
-    rows, columns = (int(n) for n in matrix.split("x"))
-    return rows, columns
+    return parse_size(matrix)

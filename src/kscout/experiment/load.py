@@ -1,12 +1,17 @@
 """Data as a configuration asks for it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
 from kscout.data import DATA, Splits
 from kscout.data.files import file_notes
+from kscout.data.volume import volume_notes
 from kscout.experiment.config import Experiment
+
+NOTES: dict[str, Callable[..., list[str]]] = {"files": file_notes, "volume": volume_notes}
+"""Of sources that read a user's files: what is to be known of these."""
 
 
 def load_data(experiment: Experiment, console: Console) -> Splits:
@@ -24,7 +29,7 @@ def load_splits(config: Any, console: Console) -> Splits:
         if len(part)
     )
     train = splits["train"]
-    for note in file_notes(**config.options()) if config.kind == "files" else ():
+    for note in NOTES[config.kind](**config.options()) if config.kind in NOTES else ():
         console.print(f"note: {note}", highlight=False)
     console.print(
         f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "

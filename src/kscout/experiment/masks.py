@@ -93,7 +93,7 @@ def certify_masks(
     Where all are of whole columns, so are the masks that are bounded.
     """
     experiment = load_experiment(config, overrides)
-    named = {str(path): _one_mask(path) for path in masks}
+    named = {str(path): mask_from(path) for path in masks}
     train = load_data(experiment, console)["train"]
     budget = Budget.of(train.shape, **experiment.budget.options())
     for name, mask in named.items():
@@ -113,7 +113,7 @@ def certify_masks(
         )
 
 
-def _one_mask(path: Path) -> Tensor:
+def mask_from(path: Path) -> Tensor:
     """The mask of a file or of a finished run, bool ``(ky, kx)``."""
     if not path.is_dir():
         return read_mask(path)
@@ -124,8 +124,7 @@ def _one_mask(path: Path) -> Tensor:
     run_folder = RunFolder(path)
     if run_folder.results().get("adaptive"):
         raise UserError(
-            f"{path} gives every slice its own mask, and the bound is for one mask of all slices: "
-            "valid is a run with one mask"
+            f"{path} gives every slice its own mask: valid is a run with one for all slices"
         )
     return run_folder.mask()
 

@@ -1,6 +1,5 @@
 """A file reconstructed slice by slice: by a method that calibrates itself, or by a finished run."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +19,11 @@ from kscout.experiment.config import options_of, parse_options
 from kscout.experiment.fitted import FittedRun
 from kscout.experiment.gridless import PLAIN, GridlessReconstruction
 from kscout.experiment.inspect import describe_pattern, parse_reading
+from kscout.experiment.masks import mask_from, parse_size
 from kscout.experiment.progress import progress_bar
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import centre_block, kspace_to_image
 from kscout.physics.preparation import compression, mix_coils, noise_covariance, whitening
-from kscout.sampling.files import read_mask
 from kscout.sampling.pattern import find_acs, find_pattern
 
 Fill = Callable[[Tensor], Tensor]
@@ -41,7 +40,7 @@ class Request:
         of a finished run
     options : ``option=value`` words, of the method or of the file's format
     acs : "auto", or ROWSxCOLUMNS of the centre to calibrate on
-    mask : .npy file; points of the scan that it leaves out are not used
+    mask : .npy file or run; points of the scan that it leaves out are not used
     n_coils : that the scan's are compressed to; not at all if None
     prewhiten : by the file's noise scan, where it has one
     trajectory : file of the places of samples off the grid, which the file then holds
@@ -219,7 +218,7 @@ def _acquired(scan: Scan, console: Console) -> Tensor:
 
 
 def _mask(path: Path, scan: Scan, acquired: Tensor) -> Tensor:
-    mask = read_mask(path)
+    mask = mask_from(path)
     if tuple(mask.shape) != scan.plane:
         raise UserError(
             f"{path} is a mask of {mask.shape[0]}x{mask.shape[1]}: {scan.path} has a plane of "
@@ -280,10 +279,8 @@ def _acs(asked: str, mask: Tensor, console: Console) -> Acs:
             )
         console.print(f"ACS: {found[0]} x {found[1]} (ky, kx), found", **PLAIN)
         return found
-    if not re.fullmatch(r"\d{1,6}x\d{1,6}", asked):
-        raise UserError(f"--acs is '{asked}': valid is auto, or ROWSxCOLUMNS such as 24x24")
-    rows, columns = (int(n) for n in asked.split("x"))
-    inside = 0 < rows <= mask.shape[0] and 0 < columns <= mask.shape[1]
+    rows, columns = parse_size(asked)
+    inside = rows <= mask.shape[0] and columns <= mask.shape[1]
     if not inside or not mask[centre_block(mask.shape, (rows, columns))].all():
         raise UserError(
             f"--acs {asked} is not fully sampled: the largest centred block that is, is "
