@@ -22,6 +22,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ import torch
 
 from kscout.data.formats import open_scan
 from kscout.data.formats.bart import write_cfl
+from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
 from kscout.data.writers import write_nifti, write_scan
 from kscout.errors import UserError
 
@@ -46,6 +48,9 @@ MEMORY = 2**31
 
 INTEGERS = (0, 1, 2, 7, 127, 128, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 WORDS = ("0", "-1", "1", "3", "65535", "99999", "2147483648", "99999999999999999999", "nan", "x")
+
+PLANE = torch.tensor([1.0, 1.0, 0.0])[:, None]
+"""Takes the third coordinate of a trajectory away."""
 
 Files = dict[str, bytes]
 """What lies beside each other under one name, by suffix; the first is opened."""
@@ -113,6 +118,8 @@ def make(folder: Path) -> dict[str, Files]:
     fastmri(folder / "fastmri.h5")
     np.save(folder / "array.npy", kspace(2, 3, 7, 6).numpy())
     write_cfl(folder / "array.cfl", kspace(2, 3, 7, 6), (2, 3, 7, 6))
+    np.save(folder / "places.traj.npy", kspace(30, 2).real.numpy())
+    write_cfl(folder / "spokes.traj.cfl", kspace(1, 1, 3, 9) * PLANE, (1, 1, 3, 9))
     write_nifti(folder / "image.nii", images)
     with open_scan(folder / "image.nii") as scan:
         write_scan(folder / "kscout.h5", scan, lambda done, total: None)
@@ -127,6 +134,8 @@ def make(folder: Path) -> dict[str, Files]:
         "kscout": ["kscout.h5"],
         "npy": ["array.npy"],
         "bart": ["array.cfl", "array.hdr"],
+        "samples": ["places.traj.npy"],
+        "samples_bart": ["spokes.traj.cfl", "spokes.traj.hdr"],
         "nifti": ["image.nii"],
         "nifti_gz": ["scaled.nii.gz"],
     }
@@ -184,14 +193,28 @@ def mutate(files: Files, rng: random.Random) -> Files:
     return {**files, suffix: gzip.compress(bytes(data), 1) if inside else bytes(data)}
 
 
+def read_on_the_grid(path: Path) -> None:
+    with open_scan(path) as scan:
+        scan.sampled()
+        scan.noise()
+        for _ in scan:
+            pass
+
+
+def read_off_the_grid(path: Path) -> None:
+    """A trajectory; of the samples only what is told by the header, for they are real here."""
+    read_trajectory(path)
+    with suppress(UserError):
+        samples_of(open_samples(path), 0, path)
+
+
 def outcome(path: Path) -> str:
     """How reading ends, in one word and what was said."""
     try:
-        with open_scan(path) as scan:
-            scan.sampled()
-            scan.noise()
-            for _ in scan:
-                pass
+        if ".traj" in path.name:
+            read_off_the_grid(path)
+        else:
+            read_on_the_grid(path)
     except UserError as error:
         if isinstance(error.__cause__, MemoryError) or "allocate" in str(error):
             return f"memory {error}"
