@@ -6,15 +6,16 @@ Fully sampled slices, masked by a 2D variable density at R = 4 with a 24x24 ACS 
 NRMSE of root-sum-of-squares images against the full data, each image scaled to fit these best.
 Every method has six values of one number, and the best is told: a choice after the fact, the same
 for all but GRAPPA, which has one. The number is the regularisation; of POCS it is how many steps
-are taken. 5x5 kernels; 30 conjugate gradients; of what is sparse 20 steps of ADMM (SPIRiT), 50 of
-FISTA (SENSE), 100 of BART's own. Coil maps are not cropped, BART's neither (``-c0``): the whole
-plane is scored, and what lies outside of maps would be lost. One BART map of the wrapped scan is
-poor at ``-t0.001``, its default, and better at 0.02; that is not gone into here.
+are taken. BART chooses among three thresholds of its calibration as well, because one map of the
+scan that is folded over is poor at the default, 0.001. 5x5 kernels; 30 conjugate gradients; of what
+is sparse 20 steps of ADMM (SPIRiT), 50 of FISTA (SENSE), 100 of BART's own. Coil maps are not
+cropped, BART's neither (``-c0``): the whole plane is scored, and what lies outside of maps would be
+lost.
 
-Speed: 30 conjugate gradients in 8 coils of 256x256, with calibration, against ``bart ecalib`` and
-``bart pics`` as processes of their own, in turn, medians, with what ``bart version`` takes, which
-is their start. Set OMP_NUM_THREADS for both. Prints one JSON object; ``ratio`` is BART's time of
-pics alone over ours with calibration.
+Speed: 30 conjugate gradients in 4 and in 8 coils of 256x256, with calibration, against
+``bart ecalib`` and ``bart pics`` as processes of their own, in turn, medians, with what
+``bart version`` takes, which is their start. Set OMP_NUM_THREADS for both. Prints one JSON object;
+``ratio`` is BART's time of pics alone over ours with calibration, in 8 coils.
 """
 
 import argparse
@@ -64,6 +65,9 @@ BART: dict[str, tuple[int, str, Sequence[float]]] = {
     "bart_l1": (1, "-l1 -i100", SPARSITIES),
     "bart_l1_2_maps": (2, "-l1 -i100", SPARSITIES),
 }
+THRESHOLDS = (0.001, 0.005, 0.02)
+"""Of BART's calibration (``-t``)."""
+
 N_TIMED = 7
 
 
@@ -138,8 +142,12 @@ def barts(scan: Tensor, mask: Tensor) -> dict[str, Any]:
 
         found = {}
         for kind, (n_maps, options, values) in BART.items():
-            bart(folder, f"ecalib -m{n_maps} -r24 -c0 y maps")
-            found[kind] = best_of(partial(error, options), values)
+            tries = []
+            for threshold in THRESHOLDS:
+                bart(folder, f"ecalib -m{n_maps} -r24 -c0 -t{threshold} y maps")
+                best = best_of(partial(error, options), values)
+                tries.append(best | {"threshold": threshold})
+            found[kind] = min(tries, key=lambda best: best["nrmse"])
         return found
 
 
@@ -149,19 +157,19 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def eight_coils() -> tuple[Tensor, Tensor, tuple[int, int]]:
+def simulated(n_coils: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, 256)] * 2, indexing="ij")
     image = ((x / 0.7) ** 2 + (y / 0.9) ** 2 < 1).to(torch.complex64)
     noise = torch.randn(
-        8, 256, 256, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)
+        n_coils, 256, 256, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)
     )
-    kspace = image_to_kspace(image * birdcage_coils((256, 256), 8)) + 0.01 * noise
+    kspace = image_to_kspace(image * birdcage_coils((256, 256), n_coils)) + 0.01 * noise
     mask = variable_density((256, 256))
     return kspace[None], mask, find_acs(mask)
 
 
-def speed() -> dict[str, Any]:
-    kspace, mask, acs = eight_coils()
+def speed(n_coils: int) -> dict[str, Any]:
+    kspace, mask, acs = simulated(n_coils)
     times: dict[str, list[float]] = {
         "spirit": [],
         "bart_pics": [],
@@ -202,10 +210,15 @@ def main() -> None:
             draw(pictured(scan, mask, errors[name]), asked.picture, height=300)
         if shutil.which("bart"):
             errors[name] |= barts(scan, mask)
-    timing = speed()
+    timing = {f"{n}_coils": speed(n) for n in (4, 8)}
     print(
         json.dumps(
-            {"benchmark": "classical", "ratio": timing["ratio"], "nrmse": errors, "speed": timing}
+            {
+                "benchmark": "classical",
+                "ratio": timing["8_coils"]["ratio"],
+                "nrmse": errors,
+                "speed": timing,
+            }
         )
     )
 

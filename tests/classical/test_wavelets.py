@@ -1,9 +1,11 @@
 """The proximal step of joint sparsity."""
 
+import numpy as np
 import pytest
+import pywt
 import torch
 
-from kscout.classical.wavelets import shrink
+from kscout.classical.wavelets import WAVELET, shrink
 from laws import complex_normal
 
 SHAPES = [(2, 48, 33), (1, 4, 40, 64), (3, 17, 5)]
@@ -42,3 +44,27 @@ def test_a_shift_of_the_image_is_one_of_the_basis() -> None:
     x = complex_normal((2, 64, 48))
     moved = shrink(x.roll((3, 5), (-2, -1)), 0.5)
     torch.testing.assert_close(shrink(x, 0.5, (3, 5)), moved.roll((-3, -5), (-2, -1)))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 5)])
+def test_it_is_the_proximal_step(shift: tuple[int, int]) -> None:
+    """No other image has less of half the squared distance plus the penalty."""
+    x, threshold = complex_normal((3, 32, 64)), 0.8
+
+    def cost(image: torch.Tensor) -> float:
+        moved = image.roll(shift, (-2, -1)).to(torch.complex128).numpy()
+        _, *details = pywt.wavedecn(moved, WAVELET, mode="periodization", level=1, axes=(-2, -1))
+        norms = sum(
+            float(np.sqrt((abs(values) ** 2).sum(0)).sum())
+            for detail in details
+            for values in detail.values()
+        )
+        return 0.5 * float((image - x).norm()) ** 2 + threshold * norms
+
+    found = shrink(x, threshold, shift)
+    least = cost(found)
+    for seed in range(20):
+        for step in (1e-2, 0.3):
+            assert cost(found + step * complex_normal((3, 32, 64), seed)) > least
+    for toward in (x, torch.zeros_like(x)):
+        assert cost(0.95 * found + 0.05 * toward) > least

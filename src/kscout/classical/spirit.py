@@ -90,7 +90,7 @@ def spirit_pocs(
 ) -> Tensor:
     """Projections in turn: onto what the kernel expects, and onto what was acquired.
 
-    Lustig & Pauly (2010), section "POCS": x becomes G x, and the acquired points are put back. As G
+    Lustig & Pauly (2010), POCS: x becomes G x, and the acquired points are put back. As G
     is no true projection, it comes to amplify what no coil sees, and the error grows again. It
     ends where a step is larger than the one before; that is late, so the default is few steps.
 

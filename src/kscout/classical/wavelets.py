@@ -1,5 +1,7 @@
 """Joint sparsity of coil images in an orthonormal wavelet basis."""
 
+import warnings
+
 import numpy as np
 import pywt
 import torch
@@ -34,9 +36,12 @@ def shrink(images: Tensor, threshold: float, shift: tuple[int, int] = (0, 0)) ->
     shape, moved = images.shape[-2:], images.detach().cpu().roll(shift, (-2, -1)).numpy()
     level = min(map(_level, shape))
     padded = np.pad(moved, [(0, 0)] * (moved.ndim - 2) + [(0, -n % 2**level) for n in shape])
-    coarse, *details = pywt.wavedecn(
-        padded, WAVELET, mode="periodization", level=level, axes=(-2, -1)
-    )
+    with warnings.catch_warnings():
+        # Of planes narrower than two filters: the basis is still orthonormal.
+        warnings.filterwarnings("ignore", "Level value", UserWarning)
+        coarse, *details = pywt.wavedecn(
+            padded, WAVELET, mode="periodization", level=level, axes=(-2, -1)
+        )
     for detail in details:
         for name, values in detail.items():
             detail[name] = _shrunk(values, threshold)

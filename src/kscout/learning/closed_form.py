@@ -28,7 +28,7 @@ def fit_closed_form(
 
     Block :math:`b` predicts the missing points of the target from the current estimate :math:`x`:
     :math:`\min_g \sum_{p \notin m} |(g * x)(p) - t(p)|^2 + \lambda |g|^2`, the calibration equation
-    of Lustig & Pauly (2010), eq. 6, over training slices in place of an ACS.
+    of Lustig & Pauly (2010) over training slices in place of an ACS.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ def neighbours(x: Tensor, kernel_size: int, boundary: Boundary) -> Tensor:
 def calibrate(acs: Tensor, kernel_size: int, regularisation: float) -> Tensor:
     r"""The kernel of a fully sampled block, from all windows that lie inside it.
 
-    Lustig & Pauly, Magn Reson Med 64:457 (2010), calibration, appendix A: every point of the block
-    is one equation, :math:`\min_g \|A g - y\|^2 + \lambda \|g\|^2`.
+    Lustig & Pauly, Magn Reson Med 64:457 (2010), calibration: every point of the block is
+    one equation, :math:`\min_g \|A g - y\|^2 + \lambda \|g\|^2`.
 
     Parameters
     ----------

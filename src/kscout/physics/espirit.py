@@ -19,7 +19,7 @@ def espirit_maps(
     shape: tuple[int, int],
     *,
     kernel_size: int = 6,
-    subspace: float = 0.02,
+    threshold: float = 0.02,
     crop: float = 0.8,
     n_maps: int = 1,
 ) -> Tensor:
@@ -30,7 +30,7 @@ def espirit_maps(
     acs : complex ``(coil, ky, kx)``
     shape : ``(y, x)`` of the maps
     kernel_size : width of the windows
-    subspace : singular values above this fraction of the largest span it
+    threshold : singular values above this fraction of the largest span it
     crop : maps are zero where their eigenvalue is below
     n_maps : eigenvectors per pixel; two where the object folds over itself
 
@@ -50,7 +50,7 @@ def espirit_maps(
             f"a fully sampled centre of {size[0]}x{size[1]} is too small for coil maps: valid is "
             f"{kernel_size}x{kernel_size} or more"
         )
-    kernel = _projection(_subspace(acs, kernel_size, subspace), n_coils, kernel_size)
+    kernel = _projection(_subspace(acs, kernel_size, threshold), n_coils, kernel_size)
     matrices = kernel_response(kernel, shape).mT / kernel_size**2
     values, vectors = torch.linalg.eigh(matrices)  # ascending
     values, vectors = values[..., -n_maps:].flip(-1), vectors[..., -n_maps:].flip(-1)

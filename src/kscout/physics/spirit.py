@@ -1,7 +1,7 @@
 r"""The SPIRiT kernel: every k-space point as a linear combination of its neighbours in all coils.
 
-Lustig & Pauly, Magn Reson Med 64:457 (2010), eq. 2: :math:`\hat x_i = \sum_j g_{ij} * x_j`, with
-the weight of the point itself zero. Here, for output coil :math:`o` at position :math:`p`,
+Lustig & Pauly, Magn Reson Med 64:457 (2010): :math:`\hat x_i = \sum_j g_{ij} * x_j`, with the
+weight of the point itself zero. Here, for output coil :math:`o` at position :math:`p`,
 
 .. math:: \hat x_o(p) = \sum_{i, d} g_{o i d}\; x_i(p + d)
 

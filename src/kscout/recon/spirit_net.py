@@ -14,7 +14,7 @@ class SpiritNet(Reconstructor):
     r"""Unrolled SPIRiT with a kernel of its own in every block.
 
     Block :math:`b` computes :math:`x \leftarrow y + (1 - m)\,(g_b * x)`, starting from the acquired
-    data :math:`x = y`: the calibration-consistency step of Lustig & Pauly (2010), eq. 2, followed
+    data :math:`x = y`: the calibration-consistency step of Lustig & Pauly (2010), followed
     by exact data consistency (their POCS, fig. 3). A point never sees itself: the weight at the
     centre of each coil's own kernel is zero.
 
