@@ -98,7 +98,7 @@ def test_results_are_those_of_the_records(trained: Path) -> None:
     for name in ("low to high", "greedy order", "same for all"):  # none is ahead of the best
         if name != found["best_order"]:
             assert found["policies"][name]["ahead_of"][found["best_order"]]["mean"] <= 0
-    expected = ["low to high", found["best_order"], "greedy order tuned"]
+    expected = ["low to high", "random", found["best_order"], "greedy order tuned"]
     assert found["references"] == list(dict.fromkeys(expected))
 
 

@@ -55,7 +55,7 @@ def judge_policies(folder: Path, console: Console) -> dict[str, Any]:
             rollouts,
             scans[split],
             orders,
-            _low_to_high(active),
+            _references(active),
             partial(_has_own, active),
             trained_once=_trained_once(active),
         )
@@ -118,12 +118,15 @@ def _orders(active: Active) -> list[str]:
     return [name for name in active.policies if active.role(name) == "order"]
 
 
-def _low_to_high(active: Active) -> list[str]:
-    return [
+def _references(active: Active) -> list[str]:
+    """What all are compared with besides the best order: low to high, and chance."""
+    low_to_high = [
         name
         for name, config in active.policies.items()
         if config.kind == "order" and config.units is None and config.direction == "low_to_high"
-    ][:1]
+    ]
+    drawn = [name for name, config in active.policies.items() if config.kind == "random"]
+    return low_to_high[:1] + drawn[:1]
 
 
 @torch.no_grad()
