@@ -201,7 +201,10 @@ def print_active(folder: Path, console: Console) -> None:
         drawn = Table(
             title=Text(_scored(split, results)), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
-        left_out = (1, 3) if console.width < WIDE else (1,)  # the kind, and the score at the end
+        left_out = [1]  # the kind; and of narrow tables the score at the end, and chance
+        if console.width < WIDE:
+            kinds = [found["kinds"][name] for name in results["references"]]
+            left_out += [3, *(4 + i for i, kind in enumerate(kinds) if kind == "random")]
         shown = [i for i in range(len(grid.headings)) if i not in left_out]
         for i in shown:
             heading = grid.headings[i]
