@@ -22,7 +22,6 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -119,6 +118,8 @@ def make(folder: Path) -> dict[str, Files]:
     np.save(folder / "array.npy", kspace(2, 3, 7, 6).numpy())
     write_cfl(folder / "array.cfl", kspace(2, 3, 7, 6), (2, 3, 7, 6))
     np.save(folder / "places.traj.npy", kspace(30, 2).real.numpy())
+    np.save(folder / "values.samples.npy", kspace(3, 2, 30).numpy())
+    write_cfl(folder / "values.samples.cfl", kspace(3, 2, 1, 30), (3, 2, 1, 30))
     write_cfl(folder / "spokes.traj.cfl", kspace(1, 1, 3, 9) * PLANE, (1, 1, 3, 9))
     write_nifti(folder / "image.nii", images)
     with open_scan(folder / "image.nii") as scan:
@@ -134,8 +135,10 @@ def make(folder: Path) -> dict[str, Files]:
         "kscout": ["kscout.h5"],
         "npy": ["array.npy"],
         "bart": ["array.cfl", "array.hdr"],
-        "samples": ["places.traj.npy"],
-        "samples_bart": ["spokes.traj.cfl", "spokes.traj.hdr"],
+        "trajectory": ["places.traj.npy"],
+        "trajectory_bart": ["spokes.traj.cfl", "spokes.traj.hdr"],
+        "samples": ["values.samples.npy"],
+        "samples_bart": ["values.samples.cfl", "values.samples.hdr"],
         "nifti": ["image.nii"],
         "nifti_gz": ["scaled.nii.gz"],
     }
@@ -201,18 +204,19 @@ def read_on_the_grid(path: Path) -> None:
             pass
 
 
-def read_off_the_grid(path: Path) -> None:
-    """A trajectory; of the samples only what is told by the header, for they are real here."""
-    read_trajectory(path)
-    with suppress(UserError):
-        samples_of(open_samples(path), 0, path)
+def read_samples(path: Path) -> None:
+    samples = open_samples(path)
+    for index in range(len(samples)):
+        samples_of(samples, index, path)
 
 
 def outcome(path: Path) -> str:
     """How reading ends, in one word and what was said."""
     try:
         if ".traj" in path.name:
-            read_off_the_grid(path)
+            read_trajectory(path)
+        elif ".samples" in path.name:
+            read_samples(path)
         else:
             read_on_the_grid(path)
     except UserError as error:

@@ -470,7 +470,7 @@ def test_data_convert_leaves_nothing_half_written(capsys, tmp_path):
         assert files_in(tmp_path) == before
     for words, said in (
         (("bad.npy", "out.jpg"), "the format is not known: valid is .nii, "),
-        (("bad.npy", "bad.npy"), "is the scan itself"),
+        (("bad.npy", "bad.npy"), "is read here"),
         (("a.h5", "b.h5", "repetition=1"), "HDF5 as in fastMRI has no option repetition"),
         (("a.dat", "b.h5"), "no such file"),
     ):

@@ -3,6 +3,7 @@
 from itertools import product
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -11,14 +12,17 @@ from rich.console import Console
 from classical.phantom import error, phantom
 from commands import kscout, refused
 from kscout.classical import METHODS, spirit, spirit_non_cartesian
+from kscout.data import DATA
 from kscout.data.formats import FORMATS
 from kscout.data.formats.bart import N_DIMS
-from kscout.data.writers import write_hdf5
+from kscout.data.writers import write_hdf5, write_scan
+from kscout.errors import UserError
 from kscout.experiment.config import options_of
 from kscout.experiment.recon import Request, open_reconstruction
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
 from kscout.physics.nufft import image_to_samples, radial
+from kscout.sampling import Budget, build_sampler
 from laws import complex_normal
 
 QUIET = Console(quiet=True)
@@ -58,8 +62,8 @@ def test_a_mask_takes_points_away_and_the_error_is_told(scan, tmp_path, capsys):
     assert ended.code == 0, ended.err
     image, true = (root_sum_of_squares(kspace_to_image(k)) for k in (expected, scan.kspace))
     np.testing.assert_allclose(np.load(out), image, rtol=1e-4, atol=1e-5)
-    nmse = float((image - true).square().sum() / true.square().sum())
-    assert f"image NMSE {nmse:.3g} (slices: 3)" in ended.out
+    nmse = float(((image - true).square().sum((1, 2)) / true.square().sum((1, 2))).mean())
+    assert f"image NMSE {nmse:.3g} (mean over slices: 3)" in ended.out
     assert "ACS: 15 x 15 (ky, kx), found" in ended.out
     with h5py.File(tmp_path / "full.h5") as whole:
         assert whole["kspace"].shape == scan.kspace.shape
@@ -78,7 +82,7 @@ def test_only_the_slices_of_a_picture_are_reconstructed(tmp_path, capsys):
     write_hdf5(tmp_path / "full.h5", scan.kspace)
     np.save(tmp_path / "m.npy", scan.mask.numpy())
     words = ("recon", tmp_path / "full.h5", "n_iterations=1", "--mask", tmp_path / "m.npy")
-    assert "(slices: 12)" in kscout(capsys, *words, "--out", tmp_path / "o.png").out
+    assert "(mean over slices: 12)" in kscout(capsys, *words, "--out", tmp_path / "o.png").out
 
 
 def with_noise(path, scan, mixing, level=0.05):
@@ -137,6 +141,83 @@ def test_silent_coils_and_slices_stay_silent(scan, tmp_path, capsys):
     assert "note: coil 2 holds nothing but zeros" in ended.out
 
 
+@pytest.mark.parametrize("name", ["spirit", "l1_spirit", "sense"])
+def test_a_silent_coil_stays_out_of_white_coils(tmp_path, name):
+    scan = phantom(1)
+    silent = torch.diag(torch.tensor([0.5, 1.0, 0.0, 2.0])).to(torch.complex64)
+    with_noise(tmp_path / "a.h5", scan, silent)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        kspace = file["kspace"][()]
+        kspace[:, 2] = 0
+        file["kspace"][...] = kspace
+        noise = file["noise"][()]
+        noise[2] = complex_normal((5000,), 9)  # of a coil that hears noise, and no signal
+        file["noise"][...] = noise
+    found = reconstruct(tmp_path / "a.h5", method=name)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        heard = [0, 1, 3]
+        file["kspace"], file["noise"] = kspace[:, heard], noise[heard]
+    assert not found[:, 2].any()
+    expected = reconstruct(tmp_path / "b.h5", method=name)
+    torch.testing.assert_close(found[:, heard], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_slices_with_masks_of_their_own_are_each_reconstructed_by_it(tmp_path, capsys):
+    scan = phantom(3)
+    budget = Budget.of((48, 45), acceleration=3, acs="square", acs_size=15)
+    masks = torch.stack([build_sampler("poisson_disc", budget, seed=i).mask() for i in range(3)])
+    write_hdf5(tmp_path / "a.h5", scan.kspace * masks[:, None])
+    found = reconstruct(tmp_path / "a.h5")
+    for i in range(3):
+        one = slice(i, i + 1)
+        expected = spirit(scan.kspace[one] * masks[i], masks[i], (15, 15))
+        torch.testing.assert_close(found[one], expected, rtol=1e-5, atol=1e-5)
+    ended = kscout(capsys, "recon", tmp_path / "a.h5", "--out", tmp_path / "o.nii")
+    assert "note: 3 slices lack points that others have" in ended.out
+
+
+def test_halves_of_two_slices_are_no_full_scan(tmp_path, capsys):
+    kspace = phantom(2).kspace
+    kspace[0, ..., ::2], kspace[1, ..., 1::2] = 0, 0
+    write_hdf5(tmp_path / "a.h5", kspace)
+    assert "slice 0: no ACS" in refused(capsys, "recon", tmp_path / "a.h5")
+    for kind in ("volume", "files"):
+        paths = {"path": tmp_path / "a.h5", "n_blocks": 3}
+        if kind == "files":
+            write_hdf5(tmp_path / "b.h5", phantom(2).kspace)
+            paths = {"train": (tmp_path / "a.h5",), "test": (tmp_path / "b.h5",)}
+        with pytest.raises(UserError, match="points of slice 0 are zero in every coil"):
+            DATA[kind](**paths)
+
+
+def test_a_run_does_not_take_a_slice_that_lacks_its_points(finished, tmp_path, capsys):
+    kspace = DATA["digits"](n_train=1, n_val=1, n_test=2, split_seed=9)["test"].kspace
+    kspace[1, ..., 12:16] = 0
+    np.save(tmp_path / "a.npy", kspace.numpy())
+    text = refused(capsys, "recon", tmp_path / "a.npy", "--method", finished)
+    assert "slice 1: lacks" in text
+
+
+def test_what_was_reconstructed_lies_where_the_scan_lay(scan, file, tmp_path):
+    affine = np.array([[0, 2.0, 0, -7], [-3.0, 0, 0, 5], [0, 0, 4.0, 1], [0, 0, 0, 1]])
+    with h5py.File(file, "r+") as opened:
+        opened.attrs["affine"] = affine
+    with open_reconstruction(file, Request(options=["n_iterations=1"]), QUIET) as opened:
+        write_scan(tmp_path / "a.nii", opened, lambda done, total: None)
+    image = nibabel.load(tmp_path / "a.nii")
+    np.testing.assert_allclose(image.affine, affine)
+    assert image.header.get_sform(coded=True)[1] == image.header.get_qform(coded=True)[1] == 1
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_nothing_that_is_read_is_written_over(file, scan, capsys, tmp_path):
+    np.save(tmp_path / "m.npy", scan.mask.numpy())
+    before = (tmp_path / "m.npy").read_bytes()
+    words = ("recon", file, "--mask", tmp_path / "m.npy", "--out", tmp_path / "m.npy")
+    assert "m.npy is read here" in refused(capsys, *words)
+    assert (tmp_path / "m.npy").read_bytes() == before
+
+
 def test_no_option_is_of_a_method_and_of_a_format_at_once():
     for method, entry in product(METHODS.values(), FORMATS.values()):
         assert not set(options_of(method).model_fields) & set(entry.open.__kwdefaults__ or {})
@@ -146,19 +227,19 @@ BAD_WORDS = {
     "no such method": (["--method", "grapa"], "'grapa' is no method and no run folder"),
     "unknown option": (
         ["n_iter=3"],
-        "unknown option n_iter: valid of spirit is calibration, damping",
+        "unknown option n_iter: valid of spirit is damping",
     ),
     "bad value": (["kernel_size=4"], "kernel_size is 4"),
     "not a word": (["fast"], "unknown option fast"),
     "format's option": (["repetition=2"], "unknown option repetition"),
     "ACS in words": (["--acs", "big"], "'big' is not a size: valid is KYxKX"),
-    "ACS too large": (["--acs", "16x15"], "--acs 16x15 is not fully sampled: the largest"),
+    "ACS too large": (["--acs", "16x15"], "--acs 16x15 is not fully sampled: a centred"),
     "ACS of nothing": (["--acs", "0x3"], "'0x3' is not a size"),
     "ACS too small": (["--acs", "7x7"], "slice 0: a fully sampled centre of 7x7 gives 9 equations"),
     "too many coils": (["--coils", "5"], "4 coils cannot become 5: valid is 1 to 4"),
     "a matrix without need": (["--matrix", "9x9"], "--matrix does not go with a file without"),
     "no mask": (["--mask", "none.npy"], "mask file none.npy does not exist"),
-    "itself": (["--out", "scan.h5"], "scan.h5 is the scan itself"),
+    "itself": (["--out", "scan.h5"], "scan.h5 is read here"),
     "no format": (["--out", "scan.tiff"], "scan.tiff: the format is not known"),
 }
 
@@ -182,7 +263,7 @@ def test_masks_that_do_not_fit_are_refused(scan, file, capsys, tmp_path):
 
 
 def test_a_run_brings_its_own_mask(finished, file, capsys):
-    for words in (["--mask", "m.npy"], ["--acs", "9x9"], ["--coils", "2"]):
+    for words in (["--mask", "m.npy"], ["--acs", "9x9"], ["--coils", "2"], ["--no-prewhiten"]):
         text = refused(capsys, "recon", file, "--method", finished, *words)
         assert f"{words[0]} does not go with {finished}" in text
 
@@ -191,7 +272,9 @@ def test_a_scan_without_a_centre_is_refused(scan, tmp_path, capsys):
     kspace = scan.kspace * scan.mask
     kspace[..., 24, 22] = 0
     write_hdf5(tmp_path / "a.h5", kspace)
-    assert "no ACS: the centre of k-space is not" in refused(capsys, "recon", tmp_path / "a.h5")
+    assert "no ACS: no centre of 4x4 points or more is" in refused(
+        capsys, "recon", tmp_path / "a.h5"
+    )
 
 
 def test_copies_of_a_coil_are_no_obstacle(scan, tmp_path):

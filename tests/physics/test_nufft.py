@@ -68,7 +68,16 @@ def test_compensated_samples_weigh_by_the_area_that_they_stand_for() -> None:
     rings = [weights[(radius - r).abs() < 0.5].mean() for r in (3, 6, 12)]
     assert rings[1] / rings[0] == pytest.approx(2, rel=0.25)
     assert rings[2] / rings[0] == pytest.approx(4, rel=0.25)
-    assert weights.sum() == pytest.approx(32 * 32)
+    assert weights.sum() == pytest.approx(math.pi * 16**2, rel=0.1)
+    wide = density_compensation(where, (64, 80))  # a larger field has the same samples
+    assert wide.sum() == pytest.approx(float(weights.sum()), rel=0.03)
+
+
+@pytest.mark.parametrize("shape", [(48, 45), (9, 12)])
+def test_samples_on_the_grid_weigh_one(shape: tuple[int, int]) -> None:
+    axes = [torch.arange(n).float() - n // 2 for n in shape]
+    weights = density_compensation(torch.cartesian_prod(*axes), shape)
+    torch.testing.assert_close(weights, torch.ones_like(weights), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (35, 65), (40, 65)])

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kscout.classical.slicewise import Advance, ignore
-from kscout.classical.spirit import Calibration, Damping, Iterations, KernelSize
+from kscout.classical.spirit import Damping, Iterations, KernelSize, Regularisation
 from kscout.errors import UserError
 from kscout.physics.calibration import calibrate
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
@@ -33,7 +33,7 @@ def spirit_non_cartesian(
     *,
     acs_size: Annotated[int, Field(ge=8, description="of the centre that is calibrated on")] = 24,
     kernel_size: KernelSize = 5,
-    calibration: Calibration = 0.01,
+    regularisation: Regularisation = 0.01,
     n_iterations: Iterations = 30,
     data_weight: Annotated[float, Field(gt=0, description="of what was acquired")] = 10.0,
     damping: Damping = 0.01,
@@ -89,7 +89,7 @@ def spirit_non_cartesian(
     for i in range(len(samples)):
         y = samples[i : i + 1]
         acs = gridded_centre(y, trajectory, weights, acs_size)[0]
-        operator = SpiritOperator(calibrate(acs, kernel_size, calibration), shape)
+        operator = SpiritOperator(calibrate(acs, kernel_size, regularisation), shape)
 
         def normal(x: Tensor, operator: SpiritOperator = operator) -> Tensor:
             again = image_to_samples(kspace_to_image(x), trajectory)

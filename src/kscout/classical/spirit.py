@@ -14,7 +14,7 @@ from kscout.physics.spirit import SpiritOperator, odd
 KernelSize = Annotated[
     int, Field(ge=3, le=15, description="width of the kernel, odd"), AfterValidator(odd)
 ]
-Calibration = Annotated[
+Regularisation = Annotated[
     float, Field(gt=0, description="Tikhonov of the kernel, of the mean eigenvalue")
 ]
 Damping = Annotated[float, Field(ge=0, description="Tikhonov of the points that were not acquired")]
@@ -27,7 +27,7 @@ def spirit(
     acs: Acs,
     *,
     kernel_size: KernelSize = 5,
-    calibration: Calibration = 0.01,
+    regularisation: Regularisation = 0.01,
     n_iterations: Iterations = 30,
     damping: Damping = 0.01,
     data_weight: Annotated[
@@ -61,7 +61,7 @@ def spirit(
     """
 
     def reconstruct(y: Tensor, mask: Tensor, centre: Tensor) -> Tensor:
-        operator = operator_of(centre, mask, kernel_size, calibration)
+        operator = operator_of(centre, mask, kernel_size, regularisation)
         missing = 1 - mask
         project, damp = missing, damping * missing
         if data_weight is not None:
@@ -84,7 +84,7 @@ def spirit_pocs(
     acs: Acs,
     *,
     kernel_size: KernelSize = 5,
-    calibration: Calibration = 0.01,
+    regularisation: Regularisation = 0.01,
     n_iterations: Iterations = 20,
     advance: Advance = ignore,
 ) -> Tensor:
@@ -104,7 +104,7 @@ def spirit_pocs(
     """
 
     def reconstruct(y: Tensor, mask: Tensor, centre: Tensor) -> Tensor:
-        operator, x = operator_of(centre, mask, kernel_size, calibration), y
+        operator, x = operator_of(centre, mask, kernel_size, regularisation), y
         moved = float("inf")
         for _ in range(n_iterations):
             change = (1 - mask) * operator.forward(x)
@@ -118,8 +118,8 @@ def spirit_pocs(
 
 
 def operator_of(
-    centre: Tensor, mask: Tensor, kernel_size: int, calibration: float
+    centre: Tensor, mask: Tensor, kernel_size: int, regularisation: float
 ) -> SpiritOperator:
     """The operator of a kernel that is fitted to the centre, on the plane of the mask."""
-    kernel = calibrate(centre, kernel_size, calibration)
+    kernel = calibrate(centre, kernel_size, regularisation)
     return SpiritOperator(kernel, (mask.shape[0], mask.shape[1]))

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from kscout.cli.common import console, group
-from kscout.errors import UserError
 
 app = group("Simulate k-space, look at files, and convert them.")
 
@@ -98,13 +97,12 @@ def convert(
         kscout data convert scan.mrd second.cfl repetition=1
     """
     from kscout.data.formats import open_scan
-    from kscout.data.writers import check_output
+    from kscout.data.writers import check_output, refuse_input
     from kscout.experiment.inspect import parse_reading, write_with_progress
     from kscout.report.files import show_scan
 
     check_output(out, also=(".png",))
-    if out.exists() and file.exists() and out.samefile(file):
-        raise UserError(f"{out} is the scan itself: valid is another OUT")
+    refuse_input(out, [file])
     with open_scan(file, parse_reading(reading or [])) as scan:
         if out.suffix == ".png":
             show_scan(scan, out)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from kscout.cli.common import console
-from kscout.errors import UserError
 
 
 def recon(
@@ -64,15 +63,16 @@ def recon(
 
         kscout recon spokes.cfl --trajectory spokes_traj.cfl --matrix 128x128
     """
-    from kscout.data.writers import check_output
+    from kscout.data.formats import SUFFIXES
+    from kscout.data.writers import check_output, refuse_input
     from kscout.experiment.inspect import write_with_progress
     from kscout.experiment.recon import Request, open_reconstruction
     from kscout.report.files import show_scan
 
-    out = out or Path(f"{file.name.removesuffix(file.suffix)}_kscout.nii.gz")
+    stem = next((file.name.removesuffix(s) for s in SUFFIXES if file.name.endswith(s)), file.name)
+    out = out or Path(f"{stem}_kscout.nii.gz")
     check_output(out, also=(".png",))
-    if out.exists() and file.exists() and out.samefile(file):
-        raise UserError(f"{out} is the scan itself: valid is another --out")
+    refuse_input(out, [file, mask, trajectory])
     request = Request(method, options or (), acs, mask, coils, prewhiten, trajectory, matrix)
     with open_reconstruction(file, request, console()) as scan:
         if out.suffix == ".png":

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kscout.data.formats import FORMATS, SUFFIXES, open_scan
-from kscout.data.formats.scan import Scan
+from kscout.data.formats import FORMATS, SUFFIXES, open_scan, sampled_points
+from kscout.data.formats.scan import MOST_ACCIDENTAL, Scan
 from kscout.data.slices import Geometry, KspaceSet, Splits, check_splits
 from kscout.errors import UserError
 
@@ -223,9 +223,14 @@ def read_fully_sampled(path: str | Path, reading: Mapping[str, Any] | None = Non
             f"{path}: {missing} of {kspace[0, 0].numel()} k-space points are zero in every coil: "
             "fully sampled k-space is needed (crop it if it was zero-padded)"
         )
-    empty = torch.nonzero(~(kspace != 0).flatten(1).any(1)).flatten().tolist()
-    if empty:
-        raise UserError(f"{path}: slice {empty[0]} holds nothing but zeros")
+    lost = torch.stack([(~sampled_points(one)).sum() for one in kspace])
+    if (lost == kspace[0, 0].numel()).any():
+        raise UserError(f"{path}: slice {int(lost.argmax())} holds nothing but zeros")
+    if (lost > MOST_ACCIDENTAL * kspace[0, 0].numel()).any():
+        raise UserError(
+            f"{path}: {int(lost.max())} of {kspace[0, 0].numel()} points of slice "
+            f"{int(lost.argmax())} are zero in every coil: fully sampled k-space is needed"
+        )
     return kspace
 
 

@@ -87,8 +87,17 @@ def _stream_nifti(
     shape: Sequence[int],
     is_complex: bool,
     affine: np.ndarray,
+    *,
+    is_placed: bool = False,
+    said: str = "kscout",
 ) -> None:
-    """Pages ``(y, x)`` in the order of the file: only one of them need be in memory."""
+    """Pages ``(y, x)`` in the order of the file: only one of them need be in memory.
+
+    Parameters
+    ----------
+    is_placed : whether the affine is the scanner's, and not made up
+    said : of the image, up to 79 letters
+    """
     import nibabel
 
     if not str(path).endswith((".nii", ".nii.gz")):
@@ -97,8 +106,10 @@ def _stream_nifti(
     header = nibabel.Nifti1Header(endianness="<")
     header.set_data_shape(tuple(shape))
     header.set_data_dtype(dtype)
-    header.set_sform(affine, code="aligned")
-    header.set_qform(affine, code="unknown")
+    header.set_sform(affine, code="scanner" if is_placed else "aligned")
+    header.set_qform(affine, code="scanner" if is_placed else "unknown")
+    header.set_xyzt_units("mm")
+    header["descrip"] = said.encode("ascii", "replace")[:79]
     header["magic"], header["vox_offset"] = b"n+1", header.single_vox_offset
     with atomic_path(path) as temporary, _opened(temporary) as stream:
         stream.write(header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr))
@@ -130,6 +141,16 @@ def check_output(path: Path, also: tuple[str, ...] = ()) -> None:
     valid = (*OUTPUTS, *also)
     if not path.name.endswith(valid):
         raise UserError(f"{path}: the format is not known: valid is {', '.join(valid)}")
+
+
+def refuse_input(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Refuse, before any work is done, to write over what is read, BART's headers included."""
+    written = {path, path.with_suffix(".hdr")} if path.suffix == ".cfl" else {path}
+    for one in inputs:
+        read = set() if one is None else {one, one.with_suffix(".hdr")}
+        for there in read:
+            if any(w.exists() and there.exists() and w.samefile(there) for w in written):
+                raise UserError(f"{path} is read here: valid is another name for what is written")
 
 
 def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False) -> None:
@@ -166,7 +187,15 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     elif path.name.endswith((".nii", ".nii.gz")):
         shape = (*scan.plane, scan.n_slices)
         affine = _affine(shape, scan.geometry) if scan.affine is None else scan.affine
-        _stream_nifti(path, magnitudes, shape, False, affine)
+        _stream_nifti(
+            path,
+            magnitudes,
+            shape,
+            False,
+            affine,
+            is_placed=scan.affine is not None,
+            said="kscout" + "; simulated from magnitude images" * scan.simulated,
+        )
     elif path.suffix == ".npy" and images:
         write_npy(path, magnitudes, (scan.n_slices, *scan.plane))
     elif path.suffix == ".npy":

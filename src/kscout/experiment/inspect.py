@@ -13,10 +13,7 @@ from kscout.data.formats import FORMATS, Scan, format_of, open_scan
 from kscout.data.writers import write_scan
 from kscout.experiment.config import set_paths
 from kscout.experiment.progress import progress_bar
-from kscout.sampling.pattern import Pattern, find_pattern
-
-LEAST_ACS = 4
-"""Rows and columns of a sampled centre that are worth calling an ACS."""
+from kscout.sampling.pattern import LEAST_ACS, Pattern, find_pattern
 
 
 def parse_reading(words: Sequence[str]) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Show = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
+
+PLAIN: Any = {"highlight": False, "soft_wrap": True}
+"""Of lines that are printed: no colours, and no breaks where a terminal ends."""
 
 
 @contextmanager

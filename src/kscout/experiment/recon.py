@@ -11,20 +11,20 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.classical import METHODS
-from kscout.classical.slicewise import Acs
-from kscout.data.formats import FORMATS, Scan, format_of, open_scan
+from kscout.data.formats import FORMATS, Scan, format_of, open_scan, sampled_points
+from kscout.data.formats.scan import MOST_ACCIDENTAL, Advance
 from kscout.errors import UserError
 from kscout.evaluation import masks_of_slices
+from kscout.experiment.by_method import ByMethod, chosen_acs, covariance_of
 from kscout.experiment.config import options_of, parse_options
 from kscout.experiment.fitted import FittedRun
-from kscout.experiment.gridless import PLAIN, GridlessReconstruction
 from kscout.experiment.inspect import describe_pattern, parse_reading
-from kscout.experiment.masks import mask_from, parse_size
-from kscout.experiment.progress import progress_bar
+from kscout.experiment.masks import mask_from
+from kscout.experiment.non_cartesian import NonCartesianReconstruction
+from kscout.experiment.progress import PLAIN, progress_bar
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import centre_block, kspace_to_image
-from kscout.physics.preparation import compression, mix_coils, noise_covariance, whitening
-from kscout.sampling.pattern import find_acs, find_pattern
+from kscout.physics.fourier import kspace_to_image
+from kscout.sampling.pattern import find_pattern
 
 Fill = Callable[[Tensor], Tensor]
 """Of one slice, complex ``(coil, ky, kx)``: what was acquired to completed k-space."""
@@ -69,9 +69,9 @@ class Reconstruction(Scan):
 
     Attributes
     ----------
-    n_done : slices that were read
     silent : coils that hold nothing but zeros in a slice that was read
-    nmse : of the images that were read, against those of the full data; None without these
+    nmse : mean over the slices that were read and are fully sampled, of the image of each against
+        that of its full data; None without such
     """
 
     def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
@@ -79,8 +79,7 @@ class Reconstruction(Scan):
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
         self.affine = scan.affine
         self._scan, self._fill, self._full = scan, fill, full
-        self._error, self._energy = 0.0, 0.0
-        self.n_done = 0
+        self._nmse: list[float] = []
         self.silent: set[int] = set()
 
     def read(self, index: int) -> Tensor:
@@ -99,16 +98,14 @@ class Reconstruction(Scan):
             raise UserError(f"{self.path}: slice {index}: {error}") from error
         if not torch.isfinite(torch.view_as_real(completed)).all():
             raise UserError(f"{self.path}: slice {index}: the reconstruction is not finite")
-        if self._full:
+        if self._full and sampled_points(kspace).all():
             image, true = (root_sum_of_squares(kspace_to_image(k)) for k in (completed, kspace))
-            self._error += float((image - true).double().square().sum())
-            self._energy += float(true.double().square().sum())
-        self.n_done += 1
+            self._nmse.append(float((image - true).square().sum() / true.square().sum()))
         return completed
 
     @property
     def nmse(self) -> float | None:
-        return self._error / self._energy if self._full and self._energy else None
+        return sum(self._nmse) / len(self._nmse) if self._nmse else None
 
     def remarks(self) -> list[str]:
         """What can be said once slices were read."""
@@ -116,9 +113,14 @@ class Reconstruction(Scan):
         if self.silent:
             named = ", ".join(str(coil) for coil in sorted(self.silent))
             said.append(f"note: coil {named} holds nothing but zeros in some slices")
+        if isinstance(self._fill, ByMethod):
+            said += self._fill.remarks()
         if self.nmse is not None:
-            said.append(f"image NMSE {self.nmse:.3g} (slices: {self.n_done})")
+            said.append(f"image NMSE {self.nmse:.3g} (mean over slices: {len(self._nmse)})")
         return said
+
+    def _find_sampled(self, advance: Advance) -> Tensor:
+        return torch.ones(self.plane, dtype=torch.bool)
 
     def close(self) -> None:
         self._scan.close()
@@ -126,7 +128,7 @@ class Reconstruction(Scan):
 
 def open_reconstruction(
     file: Path, request: Request, console: Console
-) -> Reconstruction | GridlessReconstruction:
+) -> Reconstruction | NonCartesianReconstruction:
     """Open a file to read reconstructed slices from it, and say what is done with it.
 
     Raises
@@ -135,8 +137,8 @@ def open_reconstruction(
         if the file, the run, the mask or an option is not valid, or they do not fit each other
     """
     if request.trajectory is not None:
-        _refuse_given(request, "--trajectory", ("method", "mask", "acs", "n_coils"))
-        return GridlessReconstruction(
+        _refuse_given(request, "--trajectory", ("method", "mask", "acs", "n_coils", "prewhiten"))
+        return NonCartesianReconstruction(
             file, request.trajectory, request.matrix, request.options, console
         )
     _refuse_given(request, "a file without --trajectory", ("matrix",))
@@ -155,7 +157,7 @@ def open_reconstruction(
             note = f"reconstructed by kscout with {Path(request.method).name}"
         else:
             used = acquired if request.mask is None else _mask(request.mask, scan, acquired)
-            fill = _fill_by_method(name, of_method, request, scan, used, console)
+            fill = _by_method(name, of_method, request, scan, used, console)
             note = f"reconstructed by kscout, {name}"
         n, total = int(used.sum()), used.numel()
         said = "fully sampled, masked with" if full and n < total else "sampled:"
@@ -171,7 +173,8 @@ def _load_run(request: Request) -> FittedRun:
     if not folder.exists():
         valid = ", ".join(METHODS)
         raise UserError(f"'{folder}' is no method and no run folder: valid is {valid}, or a folder")
-    _refuse_given(request, f"{folder}, which has a mask and coils", ("mask", "acs", "n_coils"))
+    own = ("mask", "acs", "n_coils", "prewhiten")
+    _refuse_given(request, f"{folder}, which has a mask and coils", own)
     return FittedRun.load(folder)
 
 
@@ -180,7 +183,8 @@ def _refuse_given(request: Request, what: str, options: Sequence[str]) -> None:
     plain = Request()
     for option in options:
         if getattr(request, option) != getattr(plain, option):
-            raise UserError(f"--{option.removeprefix('n_')} does not go with {what}")
+            word = {"n_coils": "coils", "prewhiten": "no-prewhiten"}.get(option, option)
+            raise UserError(f"--{word} does not go with {what}")
 
 
 def _sort_options(
@@ -233,71 +237,25 @@ def _mask(path: Path, scan: Scan, acquired: Tensor) -> Tensor:
     return mask
 
 
-def _fill_by_method(
+def _by_method(
     name: str,
     options: dict[str, Any],
     request: Request,
     scan: Scan,
     mask: Tensor,
     console: Console,
-) -> Fill:
-    if mask.all():
-        console.print("nothing is missing: the images are those of the file (see --mask)", **PLAIN)
-        return lambda kspace: kspace
-    acs = _acs(request.acs, mask, console)
-    white = _whitening(scan, console) if request.prewhiten else None
+) -> ByMethod:
     n_coils = request.n_coils
     if n_coils is not None and not 1 <= n_coils <= scan.n_coils:
         raise UserError(
             f"{scan.path}: {scan.n_coils} coils cannot become {n_coils}: valid is 1 to "
             f"{scan.n_coils}"
         )
-    block = centre_block(scan.plane, acs)
-
-    def fill(kspace: Tensor) -> Tensor:
-        """In white and fewer coils, and back in the scan's own."""
-        there = back = torch.eye(len(kspace), dtype=torch.complex128)
-        if white is not None:
-            there, back = white, torch.linalg.solve_triangular(white, back, upper=False)
-        if n_coils is not None:
-            fewer = compression(mix_coils(kspace, there)[:, block[0], block[1]], n_coils)
-            there, back = fewer @ there, back @ fewer.mH
-        return mix_coils(
-            METHODS[name](mix_coils(kspace, there)[None], mask, acs, **options)[0], back
-        )
-
-    return fill
-
-
-def _acs(asked: str, mask: Tensor, console: Console) -> Acs:
-    found = find_acs(mask)
-    if asked == "auto":
-        if min(found) < 2:
-            raise UserError(
-                "no ACS: the centre of k-space is not fully sampled: valid is a scan with a fully "
-                "sampled centre, or --method RUN, a run that was trained for this mask"
-            )
-        console.print(f"ACS: {found[0]} x {found[1]} (ky, kx), found", **PLAIN)
-        return found
-    rows, columns = parse_size(asked)
-    inside = rows <= mask.shape[0] and columns <= mask.shape[1]
-    if not inside or not mask[centre_block(mask.shape, (rows, columns))].all():
-        raise UserError(
-            f"--acs {asked} is not fully sampled: the largest centred block that is, is "
-            f"{found[0]}x{found[1]}"
-        )
-    return rows, columns
-
-
-def _whitening(scan: Scan, console: Console) -> Tensor | None:
-    noise = scan.noise()
-    if noise is None:
-        return None
-    console.print(f"noise scan: coils are prewhitened by {noise.shape[1]} samples", **PLAIN)
-    try:
-        return whitening(noise_covariance(noise))
-    except UserError as error:
-        raise UserError(f"{scan.path}: {error} (--no-prewhiten goes without)") from error
+    acs = chosen_acs(request.acs, mask, console)
+    covariance = covariance_of(scan, console) if request.prewhiten else None
+    if mask.all():
+        console.print("nothing is missing: such slices stay as they are (see --mask)", **PLAIN)
+    return ByMethod(name, options, mask, acs, n_coils, covariance)
 
 
 def _fill_by_run(run: FittedRun, folder: Path, scan: Scan, acquired: Tensor) -> Fill:
@@ -326,6 +284,9 @@ def _fill_by_run(run: FittedRun, folder: Path, scan: Scan, acquired: Tensor) -> 
 
     @torch.no_grad()
     def fill(kspace: Tensor) -> Tensor:
+        n_lost = int((run.mask & ~sampled_points(kspace)).sum())
+        if n_lost > MOST_ACCIDENTAL * run.mask.numel():
+            raise UserError(f"lacks {n_lost} points of the mask, which other slices have")
         scaled = (kspace * scale)[None]
         mask = masks_of_slices(run.sampler, scaled, run.reconstructor)
         completed: Tensor = run.reconstructor(scaled * mask, mask)[0] / scale

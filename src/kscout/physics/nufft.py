@@ -60,7 +60,8 @@ def density_compensation(
 ) -> Tensor:
     """Weights that make the samples' density even, float ``(sample,)``.
 
-    They add up to the number of grid points, so that samples on all of these weigh 1 each.
+    A sample weighs as many grid points as it stands for: 1 where samples lie on the grid, whatever
+    part of it they cover.
 
     Pipe & Menon, Magn Reson Med 41:179 (1999): divide by the density that the weighted samples
     have, until it is the same everywhere. It is seen through a kernel that is nowhere negative, the
@@ -75,13 +76,19 @@ def density_compensation(
     doubled, wide = 2 * trajectory, (2 * shape[0], 2 * shape[1])
     triangles = [1 - (torch.arange(n) - n // 2).abs() / (n // 2) for n in wide]
     triangle = torch.outer(*triangles).to(trajectory)
-    weights = torch.ones_like(trajectory[:, 0])
-    for _ in range(n_iterations):
+
+    def density(weights: Tensor) -> Tensor:
         complex_weights = torch.complex(weights, torch.zeros_like(weights))
         image = triangle * samples_to_image(complex_weights, doubled, wide)
-        density = image_to_samples(image, doubled).real
-        weights = weights / density.clamp_min(1e-6 * float(density.max()))
-    return weights * (math.prod(shape) / weights.sum())
+        return image_to_samples(image, doubled).real
+
+    weights = torch.ones_like(trajectory[:, 0])
+    for _ in range(n_iterations):
+        found = density(weights)
+        weights = weights / found.clamp_min(1e-6 * float(found.max()))
+    # Samples on a whole grid, of weight 1, have this density: the kernel summed over the grid.
+    of_grid = math.prod(shape) / math.prod(wide)
+    return weights * (of_grid * weights.sum() / (weights * density(weights)).sum())
 
 
 def radial(n_spokes: int, n_samples: int) -> Tensor:

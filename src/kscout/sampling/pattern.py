@@ -11,6 +11,12 @@ from kscout.physics.fourier import centre_block
 MOST_FACTOR = 16
 """Of a lattice: points of the plane for each of its points."""
 
+LEAST_ACS = 4
+"""Rows and columns of a sampled centre that are worth calling an ACS."""
+
+_WINDOW = 5
+"""Width of the kernels that an ACS is there for."""
+
 _LEAST_COVER = 0.75
 """Of a lattice's places that must be acquired: an ellipse of them, without corners, is 0.785."""
 
@@ -58,8 +64,9 @@ def find_acs(points: Tensor) -> tuple[int, int]:
     """The largest fully sampled block around DC.
 
     A block of ``n`` rows begins ``n // 2`` rows before DC, and so for columns, as the ACS of
-    :class:`kscout.sampling.Budget` does. Of blocks with as many points, the one nearest to a square
-    is taken.
+    :class:`kscout.sampling.Budget` does. Largest is the one with the most windows of 5x5 points,
+    which a kernel is calibrated on; of blocks with as many the one with the most points, and then
+    the one nearest to a square.
 
     Parameters
     ----------
@@ -81,9 +88,14 @@ def find_acs(points: Tensor) -> tuple[int, int]:
         columns = _centred_run(good)
         if columns == 0:
             break
-        candidates = (found, (rows, columns))
-        found = max(candidates, key=lambda block: (block[0] * block[1], -abs(block[0] - block[1])))
+        found = max(found, (rows, columns), key=_worth)
     return found
+
+
+def _worth(block: tuple[int, int]) -> tuple[int, int, int]:
+    rows, columns = block
+    windows = max(0, rows - _WINDOW + 1) * max(0, columns - _WINDOW + 1)
+    return windows, rows * columns, -abs(rows - columns)
 
 
 def _centred_run(good: np.ndarray) -> int:

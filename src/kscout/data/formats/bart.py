@@ -81,7 +81,13 @@ def open_cfl(path: Path) -> Scan:
             f"{path}: dimensions 2 ({dims[PHASE_2]}) and 13 ({dims[SLICE]}) are both more than 1: "
             "valid are two phase encodings, or slices"
         )
-    return CflVolume(path, data) if dims[PHASE_2] > 1 else CflPlanes(path, data)
+    scan = CflVolume(path, data) if dims[PHASE_2] > 1 else CflPlanes(path, data)
+    if dims[READOUT] == 1 and dims[PHASE] > 1:
+        scan.notes += (
+            "dimension 0 has 1, as where samples are off the grid: these need kscout recon FILE "
+            "--trajectory PLACES",
+        )
+    return scan
 
 
 def map_cfl(path: Path) -> np.ndarray:

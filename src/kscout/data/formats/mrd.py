@@ -23,7 +23,7 @@ from kscout.data.formats.mrd_choice import (
 )
 from kscout.data.formats.mrd_header import Encoding, read_encodings
 from kscout.data.formats.mrd_lines import Lines
-from kscout.data.formats.mrd_place import centred, place, upright
+from kscout.data.formats.mrd_place import centred, in_order, place, upright
 from kscout.data.formats.mrd_records import Records
 from kscout.data.formats.scan import (
     Advance,
@@ -133,18 +133,25 @@ class _MrdScan(Scan):
         n_coils = int(records.heads["active_channels"][chosen.imaging[0]])
         refuse_large_arrays(path, (n_coils, *self._raw_shape))
         self._lines = lines = Lines(path, records, space, chosen)
-        self._slices = chosen.slices
+        self._slices, sorted_ = in_order(chosen.slices, self._head_of, space.is_3d)
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
-        notes = (*chosen.notes, *lines.notes)
+        notes = (*chosen.notes, *lines.notes, *sorted_, *_not_cropped(space))
         super().__init__(path, shape, _geometry(space), notes)
         self._find_place()
         self.calibration = self._find_calibration(chosen)
 
+    def _head_of(self, slice_number: int) -> np.void:
+        """The header of an acquisition of a slice of the file."""
+        found: np.void = self._records.heads[self._lines.of_slice[slice_number][0]]
+        return found
+
     def _find_place(self) -> None:
         """Geometry and affine, from the directions of an acquisition of each slice."""
         is_3d = self._space.is_3d
-        heads = [self._records.heads[self._lines.of_slice[n][0]] for n in self._slices]
+        heads = [self._head_of(n) for n in self._slices]
         found = place(heads, self.geometry, is_3d)
+        if found is None and any(head["slice_dir"].any() for head in heads):
+            self.notes += ("where its slices lie cannot be told: they are not even and parallel",)
         if found is not None:
             self.affine = centred(found, (*self.plane, self.n_slices), is_3d)
             self.geometry = self.geometry._replace(
@@ -243,11 +250,7 @@ class _Volumes(_MrdScan):
         self, path: Path, file: h5py.File, records: Records, space: Encoding, chosen: Chosen
     ) -> None:
         super().__init__(path, file, records, space, chosen)
-        slice_bytes = 8 * self.n_coils * self.plane[0] * self.plane[1]
-        self._blocks = [
-            BlockCache(space.n_readout, slice_bytes, partial(self._load, number))
-            for number in self._slices
-        ]
+        self._held: tuple[int, BlockCache] | None = None
 
     @property
     def _raw_shape(self) -> tuple[int, ...]:
@@ -265,7 +268,12 @@ class _Volumes(_MrdScan):
 
     def _read(self, index: int) -> Tensor:
         slab, position = divmod(index, self._space.n_readout)
-        return self._blocks[slab][position]
+        if self._held is None or self._held[0] != slab:
+            self._held = None  # the blocks of two slabs would be twice the memory
+            slice_bytes = 8 * self.n_coils * self.plane[0] * self.plane[1]
+            load = partial(self._load, self._slices[slab])
+            self._held = slab, BlockCache(self._space.n_readout, slice_bytes, load)
+        return self._held[1][position]
 
     def _load(self, slice_number: int, positions: range) -> Tensor:
         ky, kz = self.plane
@@ -301,6 +309,16 @@ def _sampled_readout(space: Encoding, lines: Lines) -> Tensor:
     raw[lines.start : lines.start + lines.n_kept] = True
     nearest = torch.round((torch.arange(n) - n // 2) * (n_raw / n)).long() + n_raw // 2
     return raw[nearest.clamp(0, n_raw - 1)]
+
+
+def _not_cropped(space: Encoding) -> list[str]:
+    """Phase encodings that cover more than the image is to show."""
+    names = ("phase encoding", "second phase encoding")[: 2 if space.is_3d else 1]
+    return [
+        f"{name} covers {fov:.4g} mm, of which an image is to show {wanted:.4g}: it is not cropped"
+        for name, fov, wanted in zip(names, space.fov[1:], space.recon_fov[1:], strict=False)
+        if 0 < wanted < 0.99 * fov
+    ]
 
 
 def _geometry(space: Encoding) -> Geometry:

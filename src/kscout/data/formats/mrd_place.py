@@ -1,6 +1,6 @@
 """Where the slices of an ISMRMRD file lie in the patient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,27 @@ _RAS = np.array([-1.0, -1.0, 1.0])
 
 _UNEVEN_MM = 0.1
 """Slices that are so far from where even ones would be are not even."""
+
+
+def in_order(
+    slices: Sequence[int], head_of: Callable[[int], np.void], is_3d: bool
+) -> tuple[list[int], list[str]]:
+    """Slices in the order in which they lie, and a note where their numbers have another.
+
+    Interleaved slices are numbered as they were acquired by some scanners. Where positions are not
+    said, are equal or are not numbers, the file's order stays.
+    """
+    heads = [head_of(number) for number in slices]
+    through = np.array(heads[0]["slice_dir"], float)
+    along = np.array([head["position"] for head in heads], float) @ through
+    if is_3d or not np.isfinite(along).all() or len(np.unique(along.round(3))) < len(slices):
+        return list(slices), []
+    order = np.argsort(along)
+    steps = np.diff(order)
+    if (steps == 1).all() or (steps == -1).all():
+        return list(slices), []
+    said = "slices are sorted by where they lie: their numbers have another order"
+    return [slices[i] for i in order], [said]
 
 
 def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarray | None:
@@ -27,11 +48,15 @@ def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarr
     Returns
     -------
     float ``(4, 4)``, to be used with :func:`centred`, or None where directions are not said or make
-    no sense, or slices do not follow each other evenly
+    no sense, or slices are not parallel or do not follow each other evenly
     """
     read, phase, through = (np.array(heads[0][name], float) for name in _DIRECTIONS)
     directions = np.stack([phase, through, read] if is_3d else [read, phase, through], 1)
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
+        return None
+    if any(
+        not np.allclose(h[name], heads[0][name], atol=1e-3) for h in heads for name in _DIRECTIONS
+    ):
         return None
     positions = np.array([head["position"] for head in heads], float)
     if not np.isfinite(positions).all() or (is_3d and len(heads) > 1):
@@ -40,7 +65,11 @@ def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarr
     if not is_3d and len(heads) > 1:
         steps[:, 2] = (positions[-1] - positions[0]) / (len(heads) - 1)
         even = positions[0] + np.arange(len(heads))[:, None] * steps[:, 2]
-        if np.linalg.norm(positions - even, axis=1).max() > _UNEVEN_MM or not steps[:, 2].any():
+        if not np.linalg.norm(positions - even, axis=1).max() <= _UNEVEN_MM:
+            return None
+        if np.linalg.norm(steps[:, 2] - through * (through @ steps[:, 2])) > _UNEVEN_MM:
+            return None
+        if not abs(through @ steps[:, 2]) > _UNEVEN_MM:
             return None
     affine = np.eye(4)
     affine[:3, :3] = _RAS[:, None] * steps

@@ -51,6 +51,7 @@ class NiftiScan(Scan):
         )
         shape = (volume.n_slices, n_coils, *volume.plane)
         super().__init__(path, shape, geometry, (SIMULATED,), simulated=True)
+        self.affine = volume.affine
         self._maps = birdcage_coils(volume.plane, n_coils)
         self._phase, self._phase_seed, self._noise_seed = phase, phase_seed, noise_seed
         self._std = 0.0 if snr_db is None else self._noise_std(snr_db)

@@ -30,6 +30,7 @@ class NiftiVolume:
     is_complex : whether values are complex
     voxel_size : of a pixel along (y, x) in mm, or None where the file says nothing sensible
     thickness : between slices in mm, or None
+    affine : float ``(4, 4)``, from (y, x, slice) to millimetres, or None if it is not said
 
     Raises
     ------
@@ -68,6 +69,23 @@ class NiftiVolume:
         sensible = all(math.isfinite(size) and size > 0 for size in sizes)
         self.voxel_size = (sizes[y], sizes[x]) if sensible else None
         self.thickness = sizes[self._through] if sensible else None
+        self.affine = self._affine() if _is_placed(volume) else None
+
+    def _affine(self) -> np.ndarray:
+        """Of :meth:`slice`, which flips and turns axes of the file."""
+        to_file = np.zeros((4, 4))
+        to_file[3, 3] = 1
+        # Columns of a picture go to the right, rows to posterior, slices up.
+        for column, axis, is_reversed in (
+            (1, self._axes.index(0), False),
+            (0, self._axes.index(1), True),
+            (2, self._through, False),
+        ):
+            backwards = bool(self._flipped[axis]) != is_reversed
+            to_file[axis, column] = -1 if backwards else 1
+            to_file[axis, 3] = self._volume.shape[axis] - 1 if backwards else 0
+        found: np.ndarray = self._volume.affine @ to_file
+        return found
 
     def slice(self, index: int) -> np.ndarray:
         """Slice ``index``, which exists: float64 or complex128 ``(image, y, x)``.
@@ -92,6 +110,13 @@ class NiftiVolume:
         # Now to the right and to anterior; rows of a picture run downwards.
         images = np.rot90(voxels).reshape(*self.plane, -1)
         return np.ascontiguousarray(np.moveaxis(images, 2, 0))
+
+
+def _is_placed(volume: Any) -> bool:
+    """Whether the file says where its voxels lie, in a way that can be."""
+    header, affine = volume.header, volume.affine
+    said = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    return said and bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 0
 
 
 def _check(file: Path, volume: Any) -> None:

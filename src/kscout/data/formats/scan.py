@@ -21,6 +21,9 @@ MOST_ZEROS = 100
 """A file's data may be so many times smaller than the planes that its header announces: more is
 neither undersampling nor compression, and not believed."""
 
+MOST_ACCIDENTAL = 1e-3
+"""Of a slice's points that may be zero in all coils and yet have been acquired."""
+
 UNKNOWN = Geometry()
 """Square pixels of 1 mm that need no turn."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,13 +13,11 @@ from kscout.data.formats.samples import open_samples, read_trajectory, samples_o
 from kscout.errors import UserError
 from kscout.experiment.config import parse_options
 from kscout.experiment.masks import parse_size
+from kscout.experiment.progress import PLAIN
 from kscout.physics.nufft import density_compensation
 
-PLAIN: Any = {"highlight": False, "soft_wrap": True}
-"""Of what is printed: no colours, and no breaks where a terminal ends."""
 
-
-class GridlessReconstruction(Scan):
+class NonCartesianReconstruction(Scan):
     """Samples and their trajectory, as completed k-space on a grid.
 
     Parameters

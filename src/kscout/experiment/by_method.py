@@ -1,0 +1,171 @@
+"""Slices of a file filled in by a method that calibrates itself, in white and fewer coils."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kscout.classical import METHODS
+from kscout.classical.slicewise import Acs
+from kscout.data.formats import Scan, sampled_points
+from kscout.errors import UserError
+from kscout.experiment.masks import parse_size
+from kscout.experiment.progress import PLAIN
+from kscout.physics.fourier import centre_block
+from kscout.physics.preparation import compression, mix_coils, noise_covariance, whitening
+from kscout.sampling.pattern import LEAST_ACS, find_acs
+
+MOST_ACS = 64
+"""Rows and columns of an ACS that is found: more cost time and tell a kernel nothing."""
+
+
+class ByMethod:
+    """Fills slices in, each by its own points, ACS and coils that are not silent.
+
+    Coils are made white by the covariance of the noise and compressed by the singular values of
+    the slice's ACS; what was completed goes back to the scan's own coils. Images are therefore on
+    the scan's own scale, and their root sum of squares is not that of white coils.
+
+    Parameters
+    ----------
+    name : in :data:`kscout.classical.METHODS`
+    options : of the method
+    mask : bool ``(ky, kx)``, points that are used where a slice has them
+    acs : rows and columns of the ACS, or None: each slice's largest
+    n_coils : that coils are compressed to; None: they are not
+    covariance : of the noise, complex ``(coil, coil)``, or None
+
+    Attributes
+    ----------
+    n_other : slices that lack points of the mask
+    least_kept : smallest share of a slice's energy that compressed coils kept
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: dict[str, Any],
+        mask: Tensor,
+        acs: Acs | None,
+        n_coils: int | None,
+        covariance: Tensor | None,
+    ) -> None:
+        self._method, self._options = METHODS[name], options
+        self._mask, self._asked, self._n_coils = mask, acs, n_coils
+        self._covariance = covariance
+        self._whiteners = cache(self._whitener)
+        self.n_other, self.least_kept = 0, 1.0
+
+    def __call__(self, kspace: Tensor) -> Tensor:
+        """Complex ``(coil, ky, kx)``, zero where nothing was acquired, to completed k-space."""
+        mask = self._mask & sampled_points(kspace)
+        self.n_other += int(not torch.equal(mask, self._mask))
+        if mask.all():
+            return kspace
+        acs = self._asked or calibration_size(mask)
+        alive = (kspace * mask != 0).flatten(1).any(1)
+        there, back = self._whiteners(tuple(alive.tolist()))
+        if self._n_coils is not None:
+            there, back = self._compressed(kspace[alive] * mask, there, back, acs)
+        virtual = mix_coils(kspace[alive], there)
+        completed = torch.zeros_like(kspace)
+        completed[alive] = mix_coils(
+            self._method(virtual[None], mask, acs, **self._options)[0], back
+        )
+        return completed
+
+    def _whitener(self, alive: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+        """To white coils, and back."""
+        chosen = torch.tensor(alive)
+        identity = torch.eye(int(chosen.sum()), dtype=torch.complex128)
+        if self._covariance is None:
+            return identity, identity
+        there = whitening(self._covariance[chosen][:, chosen])
+        return there, torch.linalg.solve_triangular(there, identity, upper=False)
+
+    def _compressed(
+        self, kspace: Tensor, there: Tensor, back: Tensor, acs: Acs
+    ) -> tuple[Tensor, Tensor]:
+        rows, columns = centre_block(self._mask.shape, acs)
+        white = mix_coils(kspace, there)
+        n_coils = min(self._n_coils or len(white), len(white))
+        fewer = compression(white[:, rows, columns], n_coils)
+        kept = mix_coils(white, fewer).norm() ** 2 / white.norm() ** 2
+        self.least_kept = min(self.least_kept, float(kept))
+        return fewer @ there, back @ fewer.mH
+
+    def remarks(self) -> list[str]:
+        """What can be said once slices were filled in."""
+        said = []
+        if self.n_other:
+            said.append(
+                f"note: {self.n_other} slices lack points that others have: each is reconstructed "
+                "from its own"
+            )
+        if self._n_coils is not None:
+            kept = 100 * self.least_kept
+            said.append(f"note: compressed coils keep {kept:.2f} % of a slice's energy or more")
+        return said
+
+
+def calibration_size(mask: Tensor) -> Acs:
+    """The ACS of a mask, no more of it than is of use.
+
+    Raises
+    ------
+    UserError
+        if there is none
+    """
+    rows, columns = find_acs(mask)
+    if min(rows, columns) < LEAST_ACS:
+        raise UserError(
+            f"no ACS: no centre of {LEAST_ACS}x{LEAST_ACS} points or more is fully sampled: valid "
+            "is a scan with one, or --method RUN, a run that was trained for this mask"
+        )
+    return min(rows, MOST_ACS), min(columns, MOST_ACS)
+
+
+def chosen_acs(asked: str, mask: Tensor, console: Console) -> Acs | None:
+    """The ACS as it was asked for, checked; None for that of each slice.
+
+    Raises
+    ------
+    UserError
+        if there is no ACS, or the one asked for is not fully sampled
+    """
+    found = find_acs(mask)
+    if asked == "auto":
+        used = calibration_size(mask)
+        of_it = "" if used == found else f", {used[0]} x {used[1]} of it used"
+        console.print(f"ACS: {found[0]} x {found[1]} (ky, kx), found{of_it}", **PLAIN)
+        return None
+    rows, columns = parse_size(asked)
+    inside = rows <= mask.shape[0] and columns <= mask.shape[1]
+    if not inside or not mask[centre_block(mask.shape, (rows, columns))].all():
+        raise UserError(
+            f"--acs {asked} is not fully sampled: a centred block that is, is {found[0]}x{found[1]}"
+        )
+    return rows, columns
+
+
+def covariance_of(scan: Scan, console: Console) -> Tensor | None:
+    """Of the scan's noise; None where it has no noise scan.
+
+    Raises
+    ------
+    UserError
+        if its coils that are not silent cannot be made white
+    """
+    noise = scan.noise()
+    if noise is None:
+        return None
+    console.print(f"noise scan: coils are prewhitened by {noise.shape[1]} samples", **PLAIN)
+    try:
+        covariance = noise_covariance(noise)
+        heard = covariance.diagonal().real > 0
+        whitening(covariance[heard][:, heard])
+    except UserError as error:
+        raise UserError(f"{scan.path}: {error} (--no-prewhiten goes without)") from error
+    return covariance
