@@ -55,6 +55,9 @@ def test_every_result_names_its_command() -> None:
         ("digits", "psnr", 21.2, float("inf")),
         ("tile_search", "seconds_search", 0, 600),
         ("sweep_overhead", "seconds_overhead_per_run", 0, 0.3),
+        ("classical", "ratio", 1, float("inf")),
+        ("volume", "seconds", 0, 120),
+        ("volume", "peak_bytes", 0, 1e9),
     ],
 )
 def test_the_kept_results_reach_the_aims(benchmark: str, key: str, low: float, high: float) -> None:
@@ -80,3 +83,32 @@ def test_every_run_of_the_small_grids_is_kept() -> None:
         assert [row["state"] for row in rows] == ["finished"] * n_runs
         planned = load_sweep(ROOT / "configs" / "sweeps" / f"{name}.yaml").plan()
         assert [row["run"] for row in rows] == [run.id for run in planned]
+
+
+CLASSICAL = BENCHMARKS["classical"]["result"]["nrmse"]
+
+
+@pytest.mark.parametrize("scan", CLASSICAL)
+def test_spirit_is_at_or_below_bart(scan: str) -> None:
+    found = {name: entry["nrmse"] for name, entry in CLASSICAL[scan].items()}
+    assert found["spirit"] <= min(found["bart_l2"], found["bart_l2_2_maps"])
+    assert found["l1_spirit"] <= min(found["bart_l1"], found["bart_l1_2_maps"])
+
+
+def test_the_table_of_classical_methods_is_that_of_the_benchmark() -> None:
+    text = (ROOT / "docs" / "classical.md").read_text().split("## Beside BART")[1]
+    shown = [line.split("|")[2:-1] for line in table_lines(text)[2 : 2 + len(CLASSICAL_ROWS)]]
+    kept = [[f"{CLASSICAL[s][row]['nrmse']:.4f}" for s in CLASSICAL] for row in CLASSICAL_ROWS]
+    assert [[cell.strip() for cell in line] for line in shown] == kept
+
+
+CLASSICAL_ROWS = (
+    *("zero_filled", "spirit", "spirit_pocs", "l1_spirit", "sense", "sense_2_maps", "l1_sense"),
+    *("l1_sense_2_maps", "grappa", "bart_l2", "bart_l2_2_maps", "bart_l1", "bart_l1_2_maps"),
+)
+
+
+def test_no_damaged_file_breaks_a_reader() -> None:
+    total = BENCHMARKS["fuzz_readers"]["result"]["total"]
+    assert set(total) <= {"read", "refused", "wrong", "memory_mb"}
+    assert total["read"] + total["refused"] == BENCHMARKS["fuzz_readers"]["result"]["files"] >= 4000
