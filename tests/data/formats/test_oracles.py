@@ -4,15 +4,18 @@ import shutil
 import subprocess
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
 
+from commands import kscout
 from kscout.data.formats import open_scan
 from kscout.data.formats.bart import write_cfl
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.physics.preparation import mix_coils, noise_covariance, whitening
+from kscout.sampling import Budget, build_sampler
 from kscout.sampling.pattern import find_pattern
 from laws import complex_normal, relative_error
 
@@ -89,6 +92,56 @@ def test_the_phantom_of_ismrmrd(tmp_path, acceleration):
     assert float((kspace - scale * reference).norm() / kspace.norm()) < 0.02
     white = mix_coils(noise[:, None], whitening(noise_covariance(noise)))[:, 0]
     assert torch.allclose(white @ white.mH / white.shape[1], torch.eye(4) + 0j, atol=1e-4)
+
+
+@pytest.mark.parametrize("acceleration", [1, 2])
+def test_the_phantom_of_ismrmrd_is_reconstructed_from_the_file_alone(
+    tmp_path, capsys, acceleration
+):
+    words = ["-m", 64, "-c", 4, "-O", 2, "-a", acceleration, "-w", 24, "-C"]
+    run(tmp_path, SHEPP_LOGAN, *words, "-n", 0.001, "-r", 1, "-o", "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        phantom, maps = (file[f"dataset/{name}"][0] for name in ("phantom", "csm"))
+        phantom, maps = (x["real"] + 1j * x["imag"] for x in (phantom, maps))
+    true = np.linalg.norm(phantom * maps, axis=0).T
+    for out in ("a.npy", "a.nii"):
+        ended = kscout(capsys, "recon", tmp_path / "a.h5", "--out", tmp_path / out)
+        assert ended.code == 0, ended.err
+    assert ("ACS: 64 x 24" in ended.out or "ACS: 64 x 25" in ended.out) == (acceleration == 2)
+    image = np.load(tmp_path / "a.npy")[0]
+    volume = nibabel.load(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.get_fdata()[..., 0], image)
+    assert image.shape == (64, 64)
+    image *= (image * true).sum() / (image**2).sum()
+    assert np.linalg.norm(image - true) < 0.1 * np.linalg.norm(true)
+
+
+def test_an_undersampled_phantom_of_bart_is_reconstructed(tmp_path, capsys):
+    run(tmp_path, "bart", "phantom", "-k", "-s8", "-x128", "k")
+    with open_scan(tmp_path / "k.cfl") as scan:
+        kspace = scan.read_all()
+    points = build_sampler(
+        "poisson_disc", Budget.of((128, 128), acceleration=3, acs="square", acs_size=24), seed=0
+    ).mask()
+    write_cfl(tmp_path / "u.cfl", kspace * points, kspace.shape)
+    ended = kscout(capsys, "recon", tmp_path / "u.cfl", "--out", tmp_path / "a.npy")
+    assert ended.code == 0, ended.err
+    true = root_sum_of_squares(kspace_to_image(kspace)).numpy()
+    assert np.linalg.norm(np.load(tmp_path / "a.npy") - true) < 0.1 * np.linalg.norm(true)
+
+
+def test_spokes_of_bart_are_reconstructed(tmp_path, capsys):
+    run(tmp_path, "bart", "traj", "-r", "-x64", "-y80", "t")
+    run(tmp_path, "bart", "phantom", "-k", "-s4", "-t", "t", "y")
+    run(tmp_path, "bart", "phantom", "-k", "-s4", "-x64", "k")
+    words = ("recon", tmp_path / "y.cfl", "--trajectory", tmp_path / "t.cfl")
+    ended = kscout(capsys, *words, "--matrix", "64x64", "--out", tmp_path / "a.npy")
+    assert ended.code == 0, ended.err
+    with open_scan(tmp_path / "k.cfl") as scan:
+        true = root_sum_of_squares(kspace_to_image(scan.read(0))).numpy()
+    image = np.load(tmp_path / "a.npy")[0]
+    image *= (image * true).sum() / (image**2).sum()
+    assert np.linalg.norm(image - true) < 0.2 * np.linalg.norm(true)
 
 
 def test_repetitions_of_ismrmrd(tmp_path):
