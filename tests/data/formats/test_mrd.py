@@ -125,6 +125,21 @@ def test_noise_is_kept_apart_and_scaled_by_its_dwell_time(tmp_path):
         assert torch.allclose(scan.noise(), 2 * noise)
 
 
+def test_noise_of_other_coils_is_told_and_left_out(tmp_path):
+    noise = Line(complex_normal((2, 40), 5).numpy(), flags=(NOISE,))
+    path = write_mrd(tmp_path / "a.h5", space_2d(6, 5), [noise, *lines_of(plane(3, (6, 5)))])
+    with open_scan(path) as scan:
+        assert scan.noise() is None
+        assert scan.notes == ("1 noise scans are not used: they have other coils",)
+
+
+def test_phase_oversampling_is_told(tmp_path):
+    space = space_2d(6, 10, recon=(6, 5, 1), recon_fov=(12.0, 15.0, 5.0))
+    with open_scan(write_mrd(tmp_path / "a.h5", space, lines_of(plane(2, (6, 10))))) as scan:
+        assert scan.plane == (6, 10)
+        assert "phase encoding covers 30 mm, of which an image is to show 15" in scan.notes[-1]
+
+
 def test_averages_are_averaged(tmp_path):
     kspace = plane(2, (6, 5))
     lines = [

@@ -135,7 +135,8 @@ class _MrdScan(Scan):
         self._lines = lines = Lines(path, records, space, chosen)
         self._slices, sorted_ = in_order(chosen.slices, self._head_of, space.is_3d)
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
-        notes = (*chosen.notes, *lines.notes, *sorted_, *_not_cropped(space))
+        unused = (*_not_cropped(space), *_noise(records, n_coils))
+        notes = (*chosen.notes, *lines.notes, *sorted_, *unused)
         super().__init__(path, shape, _geometry(space), notes)
         self._find_place()
         self.calibration = self._find_calibration(chosen)
@@ -309,6 +310,13 @@ def _sampled_readout(space: Encoding, lines: Lines) -> Tensor:
     raw[lines.start : lines.start + lines.n_kept] = True
     nearest = torch.round((torch.arange(n) - n // 2) * (n_raw / n)).long() + n_raw // 2
     return raw[nearest.clamp(0, n_raw - 1)]
+
+
+def _noise(records: Records, n_coils: int) -> list[str]:
+    """Noise scans that cannot be used."""
+    numbers = np.flatnonzero(records.is_flagged(NOISE))
+    other = int((records.heads["active_channels"][numbers] != n_coils).sum())
+    return [f"{other} noise scans are not used: they have other coils"] if other else []
 
 
 def _not_cropped(space: Encoding) -> list[str]:
