@@ -432,7 +432,7 @@ def test_data_info_of_points_of_a_full_scan_and_of_nothing(capsys, tmp_path):
         ("points", mask, "points, no lattice"),
         ("full", torch.ones(40, 30), "pattern fully sampled"),
         ("none", torch.zeros(40, 30), "sampled nothing"),
-        ("part", (torch.arange(30) > 8).expand(40, 30), "without gaps"),
+        ("part", (torch.arange(30) > 8).expand(40, 30), "no lattice: parts of"),
         ("few", torch.eye(40)[:, :30], "ACS none found"),
     ):
         np.save(tmp_path / f"{name}.npy", (points + 0j).numpy().astype(np.complex64))
@@ -491,3 +491,20 @@ def test_masks_are_written_as_points_and_for_bart(capsys, tmp_path):
     assert "a mask is written as .npy, .cfl, .csv" in refused(
         capsys, *words, "--out", tmp_path / "m.png"
     )
+
+
+def test_volumes_are_not_mixed_with_those_of_another_simulation(capsys, tmp_path):
+    words = ("data", "simulate", "digits", "n_train=1", "n_val=1", "n_test=1", "--out", tmp_path)
+    assert kscout(capsys, *words).code == 0
+    before = files_in(tmp_path)
+    assert "holds volumes already" in refused(capsys, *words)
+    assert files_in(tmp_path) == before
+
+
+def test_lines_that_are_not_whole_are_told(capsys, tmp_path):
+    out = ("--shape", "40x30", "--out", tmp_path / "m.npy")
+    cut = kscout(capsys, "mask", "make", "uniform_lines", "-R", "3.7", *out)
+    assert "columns are cut to meet the count: --n-lines makes whole ones" in cut.out
+    points = kscout(capsys, "mask", "make", "caipirinha", "--n-lines", "10", *out)
+    assert "caipirinha spends the points of 10 lines, and not on whole columns" in points.out
+    assert "note" not in kscout(capsys, "mask", "make", "uniform_lines", "--n-lines", 8, *out).out

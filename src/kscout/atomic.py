@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and a folder is worked in by one process at a time."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -38,10 +39,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {path}: {reason}: choose a writable folder") from error
+        raise StorageError(f"cannot write {path}: {_reason(error)}") from error
     finally:
         _remove(temporary)
+
+
+def _reason(error: OSError) -> str:
+    """In words, of libraries that tell numbers too."""
+    reason = error.strerror or str(error).split(" (", 1)[0]
+    advice = {errno.EISDIR: "choose another name", errno.ENOSPC: "free some space"}
+    return f"{reason}: {advice.get(error.errno or 0, 'choose a writable folder')}"
 
 
 def remove_partials(folder: Path) -> None:

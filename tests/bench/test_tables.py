@@ -155,6 +155,15 @@ def test_a_damaged_result_is_told_what_to_do(tmp_path: Path, capsys: Any) -> Non
     assert "cannot be read" in refused(capsys, "bench", "table", tmp_path / "y.json")
 
 
+@pytest.mark.parametrize("damage", [{"methods": None}, {"results": {"a": None}}, {"methods": "x"}])
+def test_results_with_holes_are_refused(
+    found: Any, tmp_path: Path, capsys: Any, damage: dict[str, Any]
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(found | damage))
+    said = refused(capsys, "bench", "table", tmp_path / "x.json")
+    assert "x.json is no result of kscout bench run, or damaged" in said
+
+
 @pytest.mark.parametrize("schema", [None, 1, results.SCHEMA + 1])
 def test_results_of_another_schema_are_refused(
     found: Any, tmp_path: Path, capsys: Any, schema: int | None

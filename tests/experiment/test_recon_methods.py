@@ -240,6 +240,7 @@ BAD_WORDS = {
     "a matrix without need": (["--matrix", "9x9"], "--matrix does not go with a file without"),
     "no mask": (["--mask", "none.npy"], "mask file none.npy does not exist"),
     "itself": (["--out", "scan.h5"], "scan.h5 is read here"),
+    "a folder": (["--out", ".."], ".. is a folder"),
     "no format": (["--out", "scan.tiff"], "scan.tiff: the format is not known"),
 }
 

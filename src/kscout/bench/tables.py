@@ -330,16 +330,18 @@ def read_results(path: Path) -> Document:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is no result of kscout bench run, or damaged: run its suite again, which "
-            "works out what is damaged"
-        ) from error
+        raise _damaged(path) from error
     if schema != SCHEMA:
         raise UserError(
             f"{path} is of schema {schema}: valid is {SCHEMA}, which kscout bench run writes of "
             "the same suite from the runs that it has"
         )
     return found
+
+
+def _damaged(path: Path) -> UserError:
+    said = "run its suite again, which works out what is damaged"
+    return UserError(f"{path} is no result of kscout bench run, or damaged: {said}")
 
 
 SUMMARY = (
@@ -361,8 +363,19 @@ def summary(paths: Sequence[Path]) -> str:
     Parameters
     ----------
     paths : of their JSON
+
+    Raises
+    ------
+    UserError
+        if one is none of the results of a suite, or damaged
     """
-    rows = [row for path in paths for row in _summary_rows(read_results(path))]
+    rows: list[list[Cell]] = []
+    for path in paths:
+        found = read_results(path)
+        try:
+            rows += _summary_rows(found)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise _damaged(path) from error
     return to_markdown(Grid([*SUMMARY], rows))
 
 

@@ -44,6 +44,12 @@ def make(
     }
     mask = make_mask(kind, shape, budget, seed, options or [])
     write_mask(mask, out)
+    whole = mask.all(0)
+    if n_lines is not None and not (mask.any(0) == whole).all():
+        typer.echo(f"note: {kind} spends the points of {n_lines} lines, and not on whole columns")
+    elif kind == "uniform_lines" and not (mask.any(0) == whole).all():
+        n_cut = int((mask.any(0) & ~whole).sum())
+        typer.echo(f"note: {n_cut} columns are cut to meet the count: --n-lines makes whole ones")
     n = int(mask.sum())
     typer.echo(f"{kind}: {n} of {mask.numel()} points, R = {mask.numel() / n:.3f}: {out}")
 

@@ -49,6 +49,10 @@ def recon(
     Images are root sums of squares over coils; .h5 holds completed k-space too. A .png shows up to
     twelve slices, and only these are reconstructed.
 
+    Options: of spirit, spirit-pocs and l1-spirit `kernel_size`, `regularisation`, `n_iterations`;
+    of spirit `damping`, `data_weight`; of l1-spirit and l1-sense `sparsity`; of sense and l1-sense
+    `n_maps`, `crop`, `n_iterations`; of sense `damping`; of grappa `kernel_size`, `regularisation`.
+
     Examples:
 
         kscout recon scan.mrd --out image.nii.gz
@@ -76,7 +80,7 @@ def recon(
     request = Request(method, options or (), acs, mask, coils, prewhiten, trajectory, matrix)
     with open_reconstruction(file, request, console()) as scan:
         if out.suffix == ".png":
-            show_scan(scan, out)
+            show_scan(scan, out, f", {Path(method).name}")
         else:
             write_with_progress("reconstruct", out, scan, console(), images=True)
         for remark in scan.remarks():

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -37,9 +38,20 @@ def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -
     UserError
         if ``path`` cannot be written
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with _hdf5(path) as file:
         _fill_hdf5(file, kspace, kspace.shape)
         file.attrs.update(geometry._asdict())
+
+
+@contextmanager
+def _hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """A file to be filled, which appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                yield file
+        except RuntimeError as error:  # HDF5, of a file that could not grow, when it is closed
+            raise OSError(f"HDF5 could not write it ({error})") from error
 
 
 def _fill_hdf5(file: h5py.File, slices: Iterable[Tensor], shape: Sequence[int]) -> None:
@@ -139,6 +151,8 @@ OUTPUTS = (".nii", ".nii.gz", ".h5", ".npy", ".cfl")
 def check_output(path: Path, also: tuple[str, ...] = ()) -> None:
     """Refuse, before any work is done, a name that says no known format."""
     valid = (*OUTPUTS, *also)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: valid is a file in it, {', '.join(valid)}")
     if not path.name.endswith(valid):
         raise UserError(f"{path}: the format is not known: valid is {', '.join(valid)}")
 
@@ -174,7 +188,7 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     slices = _counted(scan, advance)
     magnitudes = (root_sum_of_squares(kspace_to_image(one)).float() for one in slices)
     if path.suffix == ".h5":
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with _hdf5(path) as file:
             _fill_hdf5(file, slices, scan.shape)
             if (noise := scan.noise()) is not None:
                 file["noise"] = noise.numpy()
@@ -226,8 +240,11 @@ def write_splits(splits: Splits, folder: str | Path) -> list[Path]:
     Raises
     ------
     UserError
-        if ``folder`` cannot be written
+        if ``folder`` cannot be written, or holds volumes already, which would be mixed with these
     """
+    there = next(Path(folder).glob("*/volume_*"), None)
+    if there is not None:
+        raise UserError(f"{folder} holds volumes already, such as {there}: valid is another folder")
     written = []
     for split, part in splits.items():
         for number in torch.unique(part.volume).tolist():

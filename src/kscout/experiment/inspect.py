@@ -89,7 +89,8 @@ def describe_pattern(pattern: Pattern, full: bool) -> str:
     y, x = pattern.factors
     if y * x == 1:
         return (
-            f"{unit}, without gaps: the rest of the plane was left out (partial Fourier, corners)"
+            f"{unit}, no lattice: parts of the plane were left out (partial Fourier, corners), "
+            "or were lost"
         )
     shift = f", shifted by {pattern.shift} (CAIPIRINHA)" if pattern.shift else ""
     return f"{unit}, a lattice of {y} x {x}{shift}: R = {y * x} outside of the ACS"

@@ -33,7 +33,7 @@ def load_splits(config: Any, console: Console) -> Splits:
         console.print(f"note: {note}", highlight=False)
     console.print(
         f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "
-        f"slices of scans: {sizes}",
+        f"slices of {'blocks' if config.kind == 'volume' else 'scans'}: {sizes}",
         highlight=False,
     )
     return splits

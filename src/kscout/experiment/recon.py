@@ -26,6 +26,9 @@ from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
 from kscout.sampling.pattern import find_pattern
 
+MOST_ELONGATED = 16
+"""Times that a plane may be longer than wide without a remark."""
+
 Fill = Callable[[Tensor], Tensor]
 """Of one slice, complex ``(coil, ky, kx)``: what was acquired to completed k-space."""
 
@@ -171,7 +174,7 @@ def open_reconstruction(
 def _load_run(request: Request) -> FittedRun:
     folder = Path(request.method)
     if not folder.exists():
-        valid = ", ".join(METHODS)
+        valid = ", ".join(name.replace("_", "-") for name in METHODS)
         raise UserError(f"'{folder}' is no method and no run folder: valid is {valid}, or a folder")
     own = ("mask", "acs", "n_coils", "prewhiten")
     _refuse_given(request, f"{folder}, which has a mask and coils", own)
@@ -213,6 +216,11 @@ def _acquired(scan: Scan, console: Console) -> Tensor:
         raise UserError(f"{scan.path}: holds nothing but zeros")
     y, x = scan.plane
     pattern = find_pattern(acquired)
+    if max(y, x) > MOST_ELONGATED * min(y, x):
+        console.print(
+            f"note: a plane of {y} x {x} may be samples off the grid: these need --trajectory",
+            **PLAIN,
+        )
     console.print(
         f"{scan.path.name} (slice, coil, ky, kx): {scan.n_slices} x {scan.n_coils} x {y} x {x}, "
         f"{describe_pattern(pattern, bool(acquired.all()))}",

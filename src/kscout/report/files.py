@@ -42,6 +42,9 @@ INSIDE = WIDTH - 2 * GAP
 LARGE = (500, 560)
 """Most width and height of the image of a slice, in page pixels."""
 
+BOLD = 0.85
+"""Of a line, what bold letters may be counted to fill."""
+
 LEAST_WIDTH = 160
 """Of a page without its margins, so that its title is not broken into syllables."""
 
@@ -115,7 +118,7 @@ def evenly_spaced(n_slices: int) -> list[int]:
     return [int(i) for i in spaced]
 
 
-def show_scan(scan: Scan, out: Path) -> Path:
+def show_scan(scan: Scan, out: Path, more: str = "") -> Path:
     """Draw up to twelve slices of an open scan, evenly spaced, on one grey scale.
 
     No others are read. The page is as wide as the slices in it.
@@ -124,6 +127,7 @@ def show_scan(scan: Scan, out: Path) -> Path:
     ----------
     scan : images are root sums of squares over its coils
     out : picture to write (.png, .pdf or .svg)
+    more : that the title says after the file's name
 
     Returns
     -------
@@ -141,7 +145,8 @@ def show_scan(scan: Scan, out: Path) -> Path:
     ratio = height_over_width(images.shape[-2:], scan.geometry.voxel_size, turns)
     grid = _Grid(_upright(images, turns), [f"slice {i}" for i in chosen], ratio)
     inside = max(grid.inside, LEAST_WIDTH)
-    head = wrap(scan.path.name, inside)
+    simulated = ", simulated from magnitudes" * scan.simulated
+    head = wrap(scan.path.name + more + simulated, BOLD * inside)
     title_end = GAP + LINE * n_lines([head])
     top = title_end + GAP / 2
     figure = new_figure(inside + 2 * GAP, top + grid.height + GAP)
