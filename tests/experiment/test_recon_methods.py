@@ -1,5 +1,9 @@
 """Files reconstructed by methods that calibrate themselves, and off the grid."""
 
+import signal
+import subprocess
+import sys
+import time
 from itertools import product
 
 import h5py
@@ -276,6 +280,29 @@ def test_a_scan_without_a_centre_is_refused(scan, tmp_path, capsys):
     assert "no ACS: no centre of 4x4 points or more is" in refused(
         capsys, "recon", tmp_path / "a.h5"
     )
+
+
+def test_few_equations_are_told(file, capsys):
+    words = ("recon", file, "--out", file.with_name("o.nii"))
+    assert "note: the ACS gives 121 equations for 99 weights" in kscout(capsys, *words).out
+    assert "equations for" not in kscout(capsys, *words, "--coils", 2).out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_nothing_half_written(tmp_path, number):
+    big = phantom(1, (160, 160)).kspace.repeat(400, 1, 1, 1)
+    np.save(tmp_path / "full.npy", big.numpy())
+    np.save(tmp_path / "m.npy", phantom(1, (160, 160)).mask.numpy())
+    code = "from kscout.cli import main; main()"
+    words = ["recon", "full.npy", "--mask", "m.npy", "--out", "o.h5"]
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1) as process:
+        while not list(tmp_path.glob(".partial-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(30) != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full.npy", "m.npy"]
 
 
 def test_copies_of_a_coil_are_no_obstacle(scan, tmp_path):

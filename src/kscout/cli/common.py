@@ -1,5 +1,7 @@
 """What several commands share: arguments, the terminal, and how a group of commands is made."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,12 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="changes to the configuration"),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
+
+
+def clean_up_when_ended() -> None:
+    """Let what is half written be removed where the command is told to end, as by a closed line."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def console() -> "Console":

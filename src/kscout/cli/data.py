@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kscout.cli.common import console, group
+from kscout.cli.common import clean_up_when_ended, console, group
 
 app = group("Simulate k-space, look at files, and convert them.")
 
@@ -103,6 +103,7 @@ def convert(
 
     check_output(out, also=(".png",))
     refuse_input(out, [file])
+    clean_up_when_ended()
     with open_scan(file, parse_reading(reading or [])) as scan:
         if out.suffix == ".png":
             show_scan(scan, out)

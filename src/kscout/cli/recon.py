@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kscout.cli.common import console
+from kscout.cli.common import clean_up_when_ended, console
 
 
 def recon(
@@ -77,6 +77,7 @@ def recon(
     out = out or Path(f"{stem}_kscout.nii.gz")
     check_output(out, also=(".png",))
     refuse_input(out, [file, mask, trajectory])
+    clean_up_when_ended()
     request = Request(method, options or (), acs, mask, coils, prewhiten, trajectory, matrix)
     with open_reconstruction(file, request, console()) as scan:
         if out.suffix == ".png":

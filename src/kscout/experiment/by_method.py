@@ -21,6 +21,10 @@ MOST_ACS = 64
 """Rows and columns of an ACS that is found: more cost time and tell a kernel nothing."""
 
 
+FEW = 2
+"""Equations for each weight of a kernel; with less, noise gets into it."""
+
+
 class ByMethod:
     """Fills slices in, each by its own points, ACS and coils that are not silent.
 
@@ -41,6 +45,7 @@ class ByMethod:
     ----------
     n_other : slices that lack points of the mask
     least_kept : smallest share of a slice's energy that compressed coils kept
+    scarce : equations and weights of a kernel's calibration, where there are few equations
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class ByMethod:
         self._covariance = covariance
         self._whiteners = cache(self._whitener)
         self.n_other, self.least_kept = 0, 1.0
+        self.scarce: tuple[int, int] | None = None
 
     def __call__(self, kspace: Tensor) -> Tensor:
         """Complex ``(coil, ky, kx)``, zero where nothing was acquired, to completed k-space."""
@@ -69,12 +75,21 @@ class ByMethod:
         there, back = self._whiteners(tuple(alive.tolist()))
         if self._n_coils is not None:
             there, back = self._compressed(kspace[alive] * mask, there, back, acs)
+        self._count_equations(acs, len(there))
         virtual = mix_coils(kspace[alive], there)
         completed = torch.zeros_like(kspace)
         completed[alive] = mix_coils(
             self._method(virtual[None], mask, acs, **self._options)[0], back
         )
         return completed
+
+    def _count_equations(self, acs: Acs, n_coils: int) -> None:
+        size = self._options.get("kernel_size")
+        if size is not None:
+            n_weights = n_coils * size**2 - 1
+            n_equations = max(0, acs[0] - size + 1) * max(0, acs[1] - size + 1)
+            if n_equations < FEW * n_weights:
+                self.scarce = n_equations, n_weights
 
     def _whitener(self, alive: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
         """To white coils, and back."""
@@ -103,6 +118,11 @@ class ByMethod:
             said.append(
                 f"note: {self.n_other} slices lack points that others have: each is reconstructed "
                 "from its own"
+            )
+        if self.scarce is not None:
+            said.append(
+                f"note: the ACS gives {self.scarce[0]} equations for {self.scarce[1]} weights of a "
+                "kernel, which is few: fewer coils (--coils) or a smaller kernel_size may do better"
             )
         if self._n_coils is not None:
             kept = 100 * self.least_kept
