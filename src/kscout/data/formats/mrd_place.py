@@ -23,7 +23,8 @@ def in_order(
     """
     heads = [head_of(number) for number in slices]
     through = np.array(heads[0]["slice_dir"], float)
-    along = np.array([head["position"] for head in heads], float) @ through
+    with np.errstate(invalid="ignore"):
+        along = np.array([head["position"] for head in heads], float) @ through
     if is_3d or not np.isfinite(along).all() or len(np.unique(along.round(3))) < len(slices):
         return list(slices), []
     order = np.argsort(along)
