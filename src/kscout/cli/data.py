@@ -45,6 +45,7 @@ def simulate(
 @app.command("show")
 def show(
     file: File,
+    reading: Reading = None,
     out: Annotated[Path | None, typer.Option(help="picture to write [FILE.png]")] = None,
     index: Annotated[int | None, typer.Option("--slice", help="[the middle one]")] = None,
 ) -> None:
@@ -54,9 +55,11 @@ def show(
 
         kscout data show scan.h5 --slice 10
     """
+    from kscout.experiment.inspect import parse_reading
     from kscout.report.files import show_file
 
-    typer.echo(f"picture: {show_file(file, out or Path(file.name + '.png'), index)}")
+    out = out or Path(f"{file.name}.png")
+    typer.echo(f"picture: {show_file(file, out, index, parse_reading(reading or []))}")
 
 
 @app.command("info")
@@ -111,4 +114,6 @@ def convert(
             write_with_progress("convert", out, scan, console())
         for note in scan.notes:
             typer.echo(f"note: {note}")
+        if out.suffix in (".npy", ".cfl"):
+            typer.echo(f"note: {out.suffix} keeps k-space alone: no voxel, place, noise or notes")
     typer.echo(f"written: {out}")

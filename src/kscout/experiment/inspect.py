@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kscout.data.formats import FORMATS, Scan, format_of, open_scan
+from kscout.data.formats.scan import UNKNOWN
 from kscout.data.writers import write_scan
 from kscout.experiment.config import set_paths
 from kscout.experiment.progress import progress_bar
@@ -43,15 +44,21 @@ def print_info(file: Path, options: dict[str, Any], console: Console) -> None:
 
 
 def _sizes(scan: Scan) -> list[tuple[str, str]]:
-    (y, x), turns, thickness = scan.geometry
-    turned = f"; {turns} quarter turns put pictures upright" if turns else ""
     return [
         ("k-space", "simulated from magnitude images" if scan.simulated else "as in the file"),
         ("slices", str(scan.n_slices)),
         ("coils", str(scan.n_coils)),
         ("matrix", f"{scan.plane[0]} x {scan.plane[1]} (ky, kx)"),
-        ("voxel", f"{y:.4g} x {x:.4g} mm, slices {thickness:.4g} mm{turned}"),
+        ("voxel", _voxel(scan)),
     ]
+
+
+def _voxel(scan: Scan) -> str:
+    if scan.geometry is UNKNOWN:
+        return "not said: 1 mm is assumed"
+    (y, x), turns, thickness = scan.geometry
+    turned = f"; {turns} quarter turn{'s' * (turns > 1)} put pictures upright" if turns else ""
+    return f"{y:.4g} x {x:.4g} mm, slices {thickness:.4g} mm{turned}"
 
 
 def _sampling(scan: Scan, pattern: Pattern) -> list[tuple[str, str]]:

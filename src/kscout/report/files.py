@@ -1,10 +1,10 @@
 """Pictures of files: masks, k-space, and the images of a volume."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,7 +83,9 @@ def _count(mask: Tensor) -> str:
     return f"{n} of {mask.numel()} points, R={mask.numel() / n:.2f}"
 
 
-def show_file(file: Path, out: Path, index: int | None) -> Path:
+def show_file(
+    file: Path, out: Path, index: int | None, reading: Mapping[str, Any] | None = None
+) -> Path:
     """Draw one slice of a file.
 
     Of k-space: image, coil images, k-space and, where it is undersampled, the acquired points. Of
@@ -95,6 +97,7 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
         (:func:`kscout.report.nifti.read_nifti_slice`)
     out : picture to write (.png, .pdf or .svg)
     index : slice, from 0; the middle one if None
+    reading : options of the format of k-space
 
     Returns
     -------
@@ -107,7 +110,10 @@ def show_file(file: Path, out: Path, index: int | None) -> Path:
         written
     """
     check_suffix(out)
-    shown = _of_nifti(file, index) if format_of(file) == "nifti" else _of_kspace(file, index)
+    if format_of(file) == "nifti" and not reading:
+        shown = _of_nifti(file, index)
+    else:
+        shown = _of_kspace(file, index, reading)
     save(_draw(shown), out)
     return out
 
@@ -180,8 +186,8 @@ class _Slice:
     sampled: Array | None = None
 
 
-def _of_kspace(file: Path, index: int | None) -> _Slice:
-    with open_scan(file) as scan:
+def _of_kspace(file: Path, index: int | None, reading: Mapping[str, Any] | None) -> _Slice:
+    with open_scan(file, reading) as scan:
         n_slices, n_coils, *plane = scan.shape
         index = nifti.checked_index(file, index, n_slices)
         voxel_size, turns, _ = scan.geometry

@@ -25,6 +25,8 @@ def read_mask(path: str | Path) -> Tensor:
     UserError
         if the file cannot be read, or its array is not a plane, not binary, or acquires nothing
     """
+    if Path(path).suffix != ".npy":
+        raise UserError(f"{path}: a mask is read from .npy")
     try:  # mapped, so that a header which promises too much takes no memory
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
