@@ -40,6 +40,7 @@ def test_gymnasium_makes_it_by_its_name_and_finds_nothing_wrong() -> None:
     assert n_steps == 3
     assert info["action_mask"].sum() == 28 - 2 - 3
     assert env.render().shape == (28, 84, 3)
+    assert env.unwrapped.process.budget == 3
 
 
 def test_a_seed_says_which_slices_come_and_a_split_is_gone_through_once() -> None:
@@ -175,6 +176,10 @@ def test_the_picture_is_of_mask_image_and_error() -> None:
     ("options", "said"),
     [
         ({"data": {"n_trian": 3}}, "data: unknown key n_trian: valid here are path, n_train"),
+        ({"budget": 2.5}, "budget is 2.5: valid is a whole number"),
+        ({"n_initial": "2"}, "n_initial is '2': valid is a whole number"),
+        ({"tile": (4, 4)}, "tile is for units='tile'"),
+        ({"units": "tile", "tile": (4,)}, r"tile is \(4,\): valid are two whole numbers"),
         ({"foo": 1}, "foo is not known: valid is data, reward, split, units"),
         ({"reconstructor": {"kind": "unet"}}, "valid is one of kscout.recon that was made"),
         ({"n_initial": 40, "data": {"n_train": 3, "n_test": 1}}, "n_initial 40 of 28 units: valid"),

@@ -232,6 +232,11 @@ class AcquisitionEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         self.action_space = self.free
         self.render_mode = render_mode
 
+    @property
+    def process(self) -> Process:
+        """Of the split that episodes are of."""
+        return self.batch.process
+
     def reset(
         self, *, seed: int | None = None, options: Info | None = None
     ) -> tuple[dict[str, NDArray[Any]], Info]:

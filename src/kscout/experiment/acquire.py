@@ -1,6 +1,7 @@
 """From a data source and a reconstructor to the processes and environments of acquisition."""
 
 import inspect
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -148,4 +149,19 @@ def _processes(
         raise UserError(
             f"{', '.join(unknown)} is not known: valid is data, reward, split, {', '.join(valid)}"
         )
+    _refuse_odd_types(options)
     return processes(DATA[source](**of_data), **options)
+
+
+def _refuse_odd_types(options: dict[str, Any]) -> None:
+    for name in ("n_initial", "budget", "seed"):
+        value = options.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise UserError(f"{name} is {value!r}: valid is a whole number")
+    tile = options.get("tile")
+    if tile is not None:
+        if options.get("units") != "tile":
+            raise UserError("tile is for units='tile': valid is to leave it out")
+        sizes = tile if isinstance(tile, (tuple, list)) else ()
+        if len(sizes) != 2 or not all(isinstance(size, Integral) for size in sizes):
+            raise UserError(f"tile is {tile!r}: valid are two whole numbers, such as (4, 4)")

@@ -40,6 +40,9 @@ class FittedRun:
     @classmethod
     def load(cls, folder: Path) -> "FittedRun":
         """Read a run folder; ``UserError`` if it is none, is unfinished or is broken."""
+        inner = folder / "reconstructor"
+        if (inner / "config.yaml").exists():
+            raise UserError(f"{folder} holds acquisition policies: valid is its run, {inner}")
         run = RunFolder(folder)
         experiment = run.experiment()
         if run.state != "finished":

@@ -190,7 +190,7 @@ def _by_seed(metric: str, found: Document) -> str:
         _ahead(metric, dict.fromkeys(("mean", "low", "high"), end(found["by_seed"]))).text
         for end in (min, max)
     )
-    return f", by seed {low} to {high}" if low != high else ""
+    return f", by seed {low} to {high}" if len(set(found["by_seed"])) > 1 else ""
 
 
 def print_active(folder: Path, console: Console) -> None:
