@@ -268,9 +268,17 @@ def test_a_mask_that_could_not_move_is_refused_and_one_that_did_not_is_told(
     rate = run.experiment.training.mask_learning_rate
     gap = method.sampler.first_gap()
     assert 0 < gap < 2.3
-    with pytest.raises(UserError, match=r"moved no point.* cannot reach any: valid is a product"):
+    with pytest.raises(
+        UserError, match=r"moves no point.* cannot reach any: valid is mask_learning_rate x steps"
+    ):
         audit.points_moved(run, method, 0)
     assert audit.points_moved(run, method, math.ceil(gap / rate)) == 0
+
+
+def test_a_mask_that_cannot_move_is_refused_before_anything_is_run(splits: Splits) -> None:
+    slow = TINY["training"] | {"mask_learning_rate": 1e-9}
+    with pytest.raises(UserError, match=r"method 'learned', trial 1: training moves no point"):
+        audit.before(suite(training=slow), splits)
 
 
 def test_one_point_that_moved_shows_that_points_can_move(tmp_path: Path, splits: Splits) -> None:

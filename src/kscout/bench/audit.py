@@ -96,6 +96,8 @@ def before(suite: Suite, splits: Splits) -> list[Finding]:
             if made.sampler is not None:  # a search finds its mask when it is run
                 check_mask(made.mask(), budget)
                 counted.add((method, trial))
+                steps = gradient_steps(experiment.training, len(splits["train"]), _epochs_of(made))
+                _refuse_out_of_reach(made, experiment.training.mask_learning_rate, steps)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     found.append(
@@ -347,14 +349,23 @@ def points_moved(run: BenchRun, method: Method, steps: int) -> int | None:
     if not isinstance(sampler, LearnedSampler) or sampler.adaptive:
         return None
     n_moved = int((run.folder.mask() & ~method.mask()).sum())
-    gap, rate = sampler.first_gap(), run.experiment.training.mask_learning_rate
-    if n_moved == 0 and rate * steps < gap < math.inf:
-        raise UserError(
-            "training moved no point, so that the mask is the fixed one that it began from: a "
-            f"mask_learning_rate of {rate:g} over {plural(steps, 'step')} cannot reach any: valid "
-            f"is a product of {gap:.2g} or more, better of {AMPLE_REACH:g}"
-        )
+    if n_moved == 0:
+        _refuse_out_of_reach(method, run.experiment.training.mask_learning_rate, steps)
     return n_moved
+
+
+def _refuse_out_of_reach(method: Method, rate: float, steps: int) -> None:
+    """``UserError`` for a learned mask that so few steps at that rate cannot change."""
+    sampler = method.sampler
+    if not isinstance(sampler, LearnedSampler) or sampler.adaptive:
+        return
+    gap = sampler.first_gap()
+    if rate * steps < gap < math.inf:
+        raise UserError(
+            "training moves no point, so that the mask is the fixed one that it began from: a "
+            f"mask_learning_rate of {rate:g} over {plural(steps, 'step')} cannot reach any: valid "
+            f"is mask_learning_rate x steps of {gap:.2g} or more, better of {AMPLE_REACH:g}"
+        )
 
 
 def _check_scores(run: BenchRun, records: Sequence[Record], scored: Splits) -> int:
