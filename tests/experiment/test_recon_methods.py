@@ -227,6 +227,13 @@ def test_no_option_is_of_a_method_and_of_a_format_at_once():
         assert not set(options_of(method).model_fields) & set(entry.open.__kwdefaults__ or {})
 
 
+def test_help_names_every_option_of_every_method(capsys):
+    said = kscout(capsys, "recon", "--help").out
+    for method in METHODS.values():
+        for option in options_of(method).model_fields:
+            assert option in said
+
+
 BAD_WORDS = {
     "no such method": (["--method", "grapa"], "'grapa' is no method and no run folder"),
     "unknown option": (
@@ -348,6 +355,28 @@ class TestOffTheGrid:
         expected = spirit_non_cartesian(samples, trajectory, (48, 45), acs_size=16, n_iterations=5)
         image = root_sum_of_squares(kspace_to_image(expected))
         np.testing.assert_allclose(np.load(out), image, rtol=1e-3, atol=1e-4)
+
+    def test_silent_coils_stay_silent(self, spokes, tmp_path):
+        samples, _ = spokes
+        quiet = samples.clone()
+        quiet[:, 2], quiet[1] = 0, 0
+        np.save(tmp_path / "y.npy", quiet.numpy())
+        np.save(tmp_path / "z.npy", samples[:, [0, 1, 3]].numpy())
+        request = {"trajectory": tmp_path / "t.npy", "matrix": "48x45"}
+        options = ("acs_size=16", "n_iterations=3")
+        found = reconstruct(tmp_path / "y.npy", *options, **request)
+        assert not found[:, 2].any()
+        assert not found[1].any()
+        expected = reconstruct(tmp_path / "z.npy", *options, **request)
+        torch.testing.assert_close(found[::2, [0, 1, 3]], expected[::2])
+
+    def test_a_slice_that_is_not_there_is_refused(self, spokes, tmp_path):
+        request = Request(trajectory=tmp_path / "t.npy")
+        with (
+            open_reconstruction(tmp_path / "y.npy", request, QUIET) as opened,
+            pytest.raises(UserError, match="slice 3 is out of range: valid is 0 to 2"),
+        ):
+            opened.read(3)
 
     def test_the_grid_is_found(self, spokes, tmp_path, capsys):
         out = tmp_path / "o.npy"

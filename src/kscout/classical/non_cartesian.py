@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kscout.classical.slicewise import Advance, ignore
+from kscout.classical.slicewise import Advance, heard, ignore
 from kscout.classical.spirit import Damping, Iterations, KernelSize, Regularisation
 from kscout.errors import UserError
 from kscout.physics.calibration import calibrate
@@ -48,7 +48,7 @@ def spirit_non_cartesian(
     .. math:: \min_x \|(G - I)\,x\|^2 + w \|D x - y\|^2_W + \varepsilon \|x\|^2
 
     The kernel is calibrated on the centre, put on the grid by least squares. Unlike the methods of
-    ``METHODS`` it takes samples and their places.
+    ``METHODS`` it takes samples and their places. Coils that hold nothing but zeros stay so.
 
     Parameters
     ----------
@@ -85,20 +85,22 @@ def spirit_non_cartesian(
     def backwards(of_samples: Tensor) -> Tensor:
         return image_to_kspace(samples_to_image(weights * of_samples, trajectory, shape))
 
-    completed = []
-    for i in range(len(samples)):
-        y = samples[i : i + 1]
+    def of_slice(y: Tensor) -> Tensor:
         acs = gridded_centre(y, trajectory, weights, acs_size)[0]
         operator = SpiritOperator(calibrate(acs, kernel_size, regularisation), shape)
 
-        def normal(x: Tensor, operator: SpiritOperator = operator) -> Tensor:
+        def normal(x: Tensor) -> Tensor:
             again = image_to_samples(kspace_to_image(x), trajectory)
             return operator.normal(x) + data_weight * backwards(again) + damping * x
 
         right = data_weight * backwards(y)
-        completed.append(conjugate_gradients(normal, right, n_iterations, inner=slice_inner))
+        return conjugate_gradients(normal, right, n_iterations, inner=slice_inner)
+
+    completed = samples.new_empty(*samples.shape[:2], *shape)
+    for i in range(len(samples)):
+        completed[i] = heard(of_slice, samples[i : i + 1], shape)[0]
         advance(i + 1, len(samples))
-    return torch.cat(completed) if completed else samples.new_zeros(0, samples.shape[1], *shape)
+    return completed
 
 
 def gridded_centre(samples: Tensor, trajectory: Tensor, weights: Tensor, size: int) -> Tensor:

@@ -49,18 +49,38 @@ def each_slice(
     rows, columns = centre_block(mask.shape, acs)
     sampled = mask.to(kspace.device) != 0
     weights = sampled.to(kspace.real.dtype)
-    completed = torch.zeros_like(kspace)
+
+    def of_slice(y: Tensor) -> Tensor:
+        return reconstruct(y, weights, y[0][:, rows, columns])
+
+    completed = torch.empty_like(kspace)
     for i in range(len(kspace)):
         y = torch.where(sampled, kspace[i : i + 1], 0)
         if not torch.isfinite(torch.view_as_real(y)).all():
             raise UserError(f"slice {i} holds NaN or infinity at acquired points")
+        completed[i] = heard(of_slice, y, (mask.shape[0], mask.shape[1]))[0]
+        advance(i + 1, len(kspace))
+    return completed
+
+
+def heard(reconstruct: Callable[[Tensor], Tensor], y: Tensor, shape: tuple[int, int]) -> Tensor:
+    """``reconstruct`` of one slice without silent coils, at a largest modulus of about 1, and back.
+
+    Parameters
+    ----------
+    y : complex ``(1, coil, ...)``, finite: what was acquired
+    shape : ``(ky, kx)`` of what is completed
+
+    Returns
+    -------
+    complex ``(1, coil, ky, kx)``, zero in coils of nothing but zeros
+    """
+    completed = y.new_zeros(1, y.shape[1], *shape)
+    alive = (y[0] != 0).flatten(1).any(1)
+    if alive.any():
         largest = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)
         scale = torch.exp2(largest.log2().round())  # a power of two: there and back to the bit
-        alive = (y[0] != 0).flatten(1).any(1)
-        if alive.any():
-            y = y[:, alive] / scale
-            completed[i, alive] = reconstruct(y, weights, y[0][:, rows, columns])[0] * scale
-        advance(i + 1, len(kspace))
+        completed[:, alive] = reconstruct(y[:, alive] / scale) * scale
     return completed
 
 

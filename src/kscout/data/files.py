@@ -133,13 +133,7 @@ def _split_folder(
     folder: Path, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, list[Path]]:
     found = kspace_files(folder)
-    n_val = round(val_fraction * len(found))
-    n_test = max(1, round(test_fraction * len(found)))
-    if n_val + n_test >= len(found):
-        raise UserError(
-            f"{folder}: {len(found)} scans leave none to train on after {n_val} for validation and "
-            f"{n_test} for the test: add scans, or lower val_fraction and test_fraction"
-        )
+    n_val, n_test = held_out_counts(folder, len(found), "scans", val_fraction, test_fraction)
     order = np.random.default_rng(seed).permutation(len(found))
     shuffled = [found[i] for i in order]
     return {
@@ -147,6 +141,25 @@ def _split_folder(
         "val": sorted(shuffled[:n_val]),
         "test": sorted(shuffled[n_val : n_val + n_test]),
     }
+
+
+def held_out_counts(
+    path: Path, n: int, things: str, val_fraction: float, test_fraction: float
+) -> tuple[int, int]:
+    """How many of ``n`` things are for validation and for the test.
+
+    Raises
+    ------
+    UserError
+        naming ``path``, if none is left to train on
+    """
+    n_val, n_test = round(val_fraction * n), max(1, round(test_fraction * n))
+    if n_val + n_test >= n:
+        raise UserError(
+            f"{path}: {n} {things} leave none to train on after {n_val} for validation and "
+            f"{n_test} for the test: add {things}, or lower val_fraction and test_fraction"
+        )
+    return n_val, n_test
 
 
 def _refuse_repeats(names: dict[str, list[Path]]) -> None:

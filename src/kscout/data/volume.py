@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kscout.data.files import Options, Scale, read_fully_sampled, read_geometry
+from kscout.data.files import Options, Scale, held_out_counts, read_fully_sampled, read_geometry
 from kscout.data.formats import open_scan
 from kscout.data.slices import KspaceSet, Splits, check_splits
 from kscout.errors import UserError
@@ -43,12 +43,7 @@ def volume(
         few slices
     """
     kspace = read_fully_sampled(path, reading)
-    n_val, n_test = round(val_fraction * n_blocks), max(1, round(test_fraction * n_blocks))
-    if n_val + n_test >= n_blocks:
-        raise UserError(
-            f"{n_blocks} blocks leave none to train on after {n_val} for validation and {n_test} "
-            "for the test: lower val_fraction and test_fraction"
-        )
+    n_val, n_test = held_out_counts(path, n_blocks, "blocks", val_fraction, test_fraction)
     if len(kspace) < n_blocks:
         raise UserError(
             f"{path}: {len(kspace)} slices cannot be {n_blocks} blocks: valid is n_blocks of 3 to "

@@ -10,6 +10,7 @@ from torch import Tensor
 from kscout.classical import spirit_non_cartesian
 from kscout.data.formats import Scan
 from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
+from kscout.data.formats.scan import Advance, slice_told
 from kscout.errors import UserError
 from kscout.experiment.config import parse_options
 from kscout.experiment.masks import parse_size
@@ -58,28 +59,15 @@ class NonCartesianReconstruction(Scan):
         """Nothing more than is said at the start."""
         return []
 
-    def read(self, index: int) -> Tensor:
-        """One slice, complex64 ``(coil, ky, kx)``; ``UserError`` also where the method fails."""
-        return self._read(index)
-
     def _read(self, index: int) -> Tensor:
         samples = samples_of(self._samples, index, self.path)
-        scale = samples.abs().max()
-        if scale == 0:
-            return torch.zeros(self.shape[1:], dtype=torch.complex64)
-        try:
-            return (
-                scale
-                * spirit_non_cartesian(
-                    samples[None] / scale,
-                    self._trajectory,
-                    self._grid,
-                    weights=self._weights,
-                    **self._options,
-                )[0]
-            )
-        except UserError as error:
-            raise UserError(f"{self.path}: slice {index}: {error}") from error
+        with slice_told(self.path, index):
+            return spirit_non_cartesian(
+                samples[None], self._trajectory, self._grid, weights=self._weights, **self._options
+            )[0]
+
+    def _find_sampled(self, advance: Advance) -> Tensor:
+        return torch.ones(self.plane, dtype=torch.bool)
 
 
 def _grid(matrix: str, trajectory: Tensor) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kscout.classical import METHODS
 from kscout.data.formats import FORMATS, Scan, format_of, open_scan, sampled_points
-from kscout.data.formats.scan import MOST_ACCIDENTAL, Advance
+from kscout.data.formats.scan import MOST_ACCIDENTAL, Advance, slice_told
 from kscout.errors import UserError
 from kscout.evaluation import masks_of_slices
 from kscout.experiment.by_method import ByMethod, chosen_acs, covariance_of
@@ -95,10 +95,8 @@ class Reconstruction(Scan):
         if not alive.any():
             return kspace
         self.silent |= set(torch.nonzero(~alive).flatten().tolist())
-        try:
+        with slice_told(self.path, index):
             completed = self._fill(kspace)
-        except UserError as error:
-            raise UserError(f"{self.path}: slice {index}: {error}") from error
         if not torch.isfinite(torch.view_as_real(completed)).all():
             raise UserError(f"{self.path}: slice {index}: the reconstruction is not finite")
         if self._full and sampled_points(kspace).all():
@@ -230,19 +228,24 @@ def _acquired(scan: Scan, console: Console) -> Tensor:
 
 
 def _mask(path: Path, scan: Scan, acquired: Tensor) -> Tensor:
+    """The mask of a file or a run, of points that the scan has; else ``UserError``."""
     mask = mask_from(path)
+    _refuse_other_points(mask, path, scan, acquired)
+    return mask
+
+
+def _refuse_other_points(mask: Tensor, owner: Path, scan: Scan, acquired: Tensor) -> None:
     if tuple(mask.shape) != scan.plane:
         raise UserError(
-            f"{path} is a mask of {mask.shape[0]}x{mask.shape[1]}: {scan.path} has a plane of "
+            f"{owner} is a mask of {mask.shape[0]}x{mask.shape[1]}: {scan.path} has a plane of "
             f"{scan.plane[0]}x{scan.plane[1]}"
         )
-    absent = int((mask & ~acquired).sum())
-    if absent:
+    n_absent = int((mask & ~acquired).sum())
+    if n_absent:
         raise UserError(
-            f"{scan.path} lacks {absent} of the {int(mask.sum())} points of {path}: valid is a "
-            "mask of points that were acquired"
+            f"{scan.path} lacks {n_absent} of the {int(mask.sum())} points of {owner}: valid is a "
+            "mask of points that were acquired, or a fully sampled scan"
         )
-    return mask
 
 
 def _by_method(
@@ -272,22 +275,12 @@ def _fill_by_run(run: FittedRun, folder: Path, scan: Scan, acquired: Tensor) -> 
             f"{scan.path} has {scan.n_coils} coils: {folder} was fitted to {len(run.coil_scale)} "
             "and can reconstruct no other number"
         )
-    if scan.plane != tuple(run.mask.shape):
-        raise UserError(
-            f"{scan.path} has a plane of {scan.plane[0]}x{scan.plane[1]}: the mask of {folder} is "
-            f"{run.mask.shape[0]}x{run.mask.shape[1]}"
-        )
     if run.sampler.adaptive and not acquired.all():
         raise UserError(
             f"{scan.path} is not fully sampled: {folder} chooses points by what it sees of each "
             "slice, and valid with it is a fully sampled scan"
         )
-    n_absent = int((run.mask & ~acquired).sum())
-    if n_absent:
-        raise UserError(
-            f"{scan.path} lacks {n_absent} of the {int(run.mask.sum())} points that {folder} "
-            "acquires: valid is a scan with that mask, or a fully sampled one"
-        )
+    _refuse_other_points(run.mask, folder, scan, acquired)
     scale = run.coil_scale[:, None, None]
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from kscout.data.formats.mrd_choice import (
 )
 from kscout.data.formats.mrd_header import Encoding, read_encodings
 from kscout.data.formats.mrd_lines import Lines
-from kscout.data.formats.mrd_place import centred, in_order, place, upright
+from kscout.data.formats.mrd_place import in_order, place, upright
 from kscout.data.formats.mrd_records import Records
 from kscout.data.formats.scan import (
     Advance,
@@ -148,13 +148,13 @@ class _MrdScan(Scan):
 
     def _find_place(self) -> None:
         """Geometry and affine, from the directions of an acquisition of each slice."""
-        is_3d = self._space.is_3d
         heads = [self._head_of(n) for n in self._slices]
-        found = place(heads, self.geometry, is_3d)
+        shape = (*self.plane, self.n_slices)
+        found = place(heads, self.geometry, shape, self._space.is_3d)
         if found is None and any(head["slice_dir"].any() for head in heads):
             self.notes += ("where its slices lie cannot be told: they are not even and parallel",)
         if found is not None:
-            self.affine = centred(found, (*self.plane, self.n_slices), is_3d)
+            self.affine = found
             self.geometry = self.geometry._replace(
                 quarter_turns=upright(found), slice_thickness=float(np.linalg.norm(found[:3, 2]))
             )

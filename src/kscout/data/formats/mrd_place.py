@@ -9,6 +9,8 @@ from kscout.data.slices import Geometry
 _RAS = np.array([-1.0, -1.0, 1.0])
 """ISMRMRD's axes point left, posterior and up, as DICOM's; NIfTI's right, anterior and up."""
 
+_DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
+
 _UNEVEN_MM = 0.1
 """Slices that are so far from where even ones would be are not even."""
 
@@ -35,7 +37,9 @@ def in_order(
     return [slices[i] for i in order], [said]
 
 
-def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarray | None:
+def place(
+    heads: Sequence[np.void], geometry: Geometry, shape: Sequence[int], is_3d: bool
+) -> np.ndarray | None:
     """From voxels to millimetres in the patient, as NIfTI has it.
 
     Parameters
@@ -44,12 +48,14 @@ def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarr
         ``slice_dir`` and ``position``, of the middle of the slice or slab
     geometry : sizes of a voxel of an image, whose axes are (readout, phase, slice), or in 3D
         (phase, second phase, readout)
+    shape : voxels along these axes. The middle position is that of the voxel ``n // 2`` of a
+        Fourier transform, and of 2D slices the middle of them
     is_3d : whether the readout was transformed
 
     Returns
     -------
-    float ``(4, 4)``, to be used with :func:`centred`, or None where directions are not said or make
-    no sense, or slices are not parallel or do not follow each other evenly
+    float ``(4, 4)``, or None where directions are not said or make no sense, or slices are not
+    parallel or do not follow each other evenly
     """
     read, phase, through = (np.array(heads[0][name], float) for name in _DIRECTIONS)
     directions = np.stack([phase, through, read] if is_3d else [read, phase, through], 1)
@@ -72,26 +78,12 @@ def place(heads: Sequence[np.void], geometry: Geometry, is_3d: bool) -> np.ndarr
             return None
         if not abs(through @ steps[:, 2]) > _UNEVEN_MM:
             return None
-    affine = np.eye(4)
-    affine[:3, :3] = _RAS[:, None] * steps
-    affine[:3, 3] = _RAS * positions.mean(0)
-    return affine
-
-
-_DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
-
-
-def centred(affine: np.ndarray, shape: Sequence[int], is_3d: bool) -> np.ndarray:
-    """The same with its origin at the first voxel of ``(axis 0, axis 1, slice)``.
-
-    What :func:`place` puts at the mean of the positions is the point that the Fourier transform
-    has in the middle, ``n // 2``; of 2D slices the middle of them.
-    """
     y, x, n = shape
     middle = [y // 2, x // 2, n // 2 if is_3d else (n - 1) / 2]
-    moved = affine.copy()
-    moved[:3, 3] -= affine[:3, :3] @ middle
-    return moved
+    affine = np.eye(4)
+    affine[:3, :3] = _RAS[:, None] * steps
+    affine[:3, 3] = _RAS * (positions.mean(0) - steps @ middle)
+    return affine
 
 
 def upright(affine: np.ndarray) -> int:

@@ -8,10 +8,8 @@ from torch import Tensor
 
 from kscout.data.arrays import existing_file, map_npy
 from kscout.data.formats.bart import COIL, READOUT, SLICE, map_cfl, only_dimensions
-from kscout.data.formats.layouts import as_tensor
+from kscout.data.formats.layouts import SAMPLE_LAYOUTS, as_tensor, complaint
 from kscout.errors import UserError
-
-_LAYOUTS = {2: "(coil, sample)", 3: "(slice, coil, sample)"}
 
 
 def open_samples(path: str | Path) -> np.ndarray:
@@ -33,7 +31,7 @@ def open_samples(path: str | Path) -> np.ndarray:
     """
     path = existing_file(path)
     if path.suffix == ".npy":
-        array = map_npy(path, _complaint)
+        array = map_npy(path, lambda shape, dtype: complaint(shape, dtype, (2, 3), SAMPLE_LAYOUTS))
         return array.reshape((1,) * (3 - array.ndim) + array.shape)
     if path.suffix != ".cfl":
         raise UserError(f"{path}: samples off the grid are read from .npy and .cfl")
@@ -41,14 +39,6 @@ def open_samples(path: str | Path) -> np.ndarray:
     only_dimensions(path, data.shape, (*range(COIL + 1), SLICE))
     n_samples = int(np.prod(data.shape[:COIL]))
     return data.reshape((n_samples, data.shape[COIL], data.shape[SLICE]), order="F").T
-
-
-def _complaint(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    if dtype.kind != "c":
-        return f"its dtype is {dtype}: k-space is complex"
-    if len(shape) not in _LAYOUTS:
-        return f"its shape is {shape}: valid is {' or '.join(_LAYOUTS.values())}"
-    return ""
 
 
 def read_trajectory(path: str | Path) -> Tensor:

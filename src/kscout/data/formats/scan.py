@@ -201,6 +201,15 @@ def damage_told(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: {what}: {reason}") from error
 
 
+@contextmanager
+def slice_told(path: Path, index: int) -> Iterator[None]:
+    """``UserError`` of a slice's work says which slice of which file it was."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: slice {index}: {error}") from error
+
+
 def refuse_large_arrays(path: Path, shape: Sequence[int]) -> None:
     """``UserError`` where a file is far too small for an array of complex64."""
     n_bytes = 8 * int(np.prod([int(n) for n in shape], dtype=object))
