@@ -50,3 +50,8 @@ def write_config(path: Path, **changes: Any) -> Path:
     """The tiny experiment as a YAML file."""
     path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False))
     return path
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
