@@ -1,7 +1,7 @@
 """Volumes written as fastMRI-style HDF5, NIfTI, for BART and as NumPy arrays."""
 
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,7 +18,7 @@ from kscout.data.formats.scan import UNKNOWN, Advance, Scan
 from kscout.data.slices import Geometry, KspaceSet, Splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import kspace_to_image
+from kscout.physics.fourier import centre_block, kspace_to_image
 
 
 def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -> None:
@@ -39,7 +39,7 @@ def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -
         if ``path`` cannot be written
     """
     with _hdf5(path) as file:
-        _fill_hdf5(file, kspace, kspace.shape)
+        _fill_hdf5(file, kspace, kspace.shape, kspace_to_image, kspace.shape[-2:])
         file.attrs.update(geometry._asdict())
 
 
@@ -54,13 +54,18 @@ def _hdf5(path: str | Path) -> Iterator[h5py.File]:
             raise OSError(f"HDF5 could not write it ({error})") from error
 
 
-def _fill_hdf5(file: h5py.File, slices: Iterable[Tensor], shape: Sequence[int]) -> None:
-    n_slices, _, *plane = shape
+def _fill_hdf5(
+    file: h5py.File,
+    slices: Iterable[Tensor],
+    shape: Sequence[int],
+    to_images: Callable[[Tensor], Tensor],
+    field: Sequence[int],
+) -> None:
     kspace = file.create_dataset("kspace", tuple(shape), "c8")
-    image = file.create_dataset("reconstruction_rss", (n_slices, *plane), "f4")
+    image = file.create_dataset("reconstruction_rss", (shape[0], *field), "f4")
     largest, square = 0.0, 0.0
     for index, one in enumerate(slices):
-        rss = root_sum_of_squares(kspace_to_image(one)).float()
+        rss = root_sum_of_squares(to_images(one)).float()
         kspace[index], image[index] = one.to(torch.complex64).numpy(), rss.numpy()
         largest = max(largest, float(rss.max()))
         square += float(rss.double().square().sum())
@@ -134,6 +139,16 @@ def _opened(path: Path) -> "IO[bytes] | gzip.GzipFile":
     return gzip.open(path, "wb", compresslevel=1) if path.suffix == ".gz" else path.open("wb")
 
 
+def _affine_of(scan: Scan) -> np.ndarray:
+    """Of a scan's images, which may show less than its plane."""
+    if scan.affine is None:
+        return _affine((*scan.field, scan.n_slices), scan.geometry)
+    rows, columns = centre_block(scan.plane, scan.field)
+    affine = scan.affine.copy()
+    affine[:3, 3] += affine[:3, :2] @ [rows.start, columns.start]
+    return affine
+
+
 def _affine(shape: Sequence[int], geometry: Geometry) -> np.ndarray:
     """From voxels to millimetres; a picture shows axis 0 downwards and axis 1 to the right."""
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][geometry.quarter_turns % 4]
@@ -171,8 +186,8 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     """An open scan as a file, slice by slice.
 
     ``.h5``, ``.cfl`` and ``.npy`` (``(slice, coil, ky, kx)``): k-space; ``.nii`` and ``.nii.gz``:
-    magnitude image, root sum of squares over coils. HDF5 keeps geometry, affine, noise, notes, and
-    that k-space was simulated.
+    magnitude image, root sum of squares over coils. Images show the scan's field. HDF5 keeps
+    geometry, affine, field, noise, notes, and that k-space was simulated.
 
     Parameters
     ----------
@@ -186,36 +201,37 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     """
     check_output(path)
     slices = _counted(scan, advance)
-    magnitudes = (root_sum_of_squares(kspace_to_image(one)).float() for one in slices)
+    magnitudes = (root_sum_of_squares(scan.coil_images(one)).float() for one in slices)
     if path.suffix == ".h5":
         with _hdf5(path) as file:
-            _fill_hdf5(file, slices, scan.shape)
+            _fill_hdf5(file, slices, scan.shape, scan.coil_images, scan.field)
             if (noise := scan.noise()) is not None:
                 file["noise"] = noise.numpy()
             file.attrs.update(scan.geometry._asdict())
             file.attrs["simulated"] = scan.simulated
+            if scan.field != scan.plane:
+                file.attrs["field"] = scan.field
             if scan.affine is not None:
                 file.attrs["affine"] = scan.affine
             # Of fixed length: readers that distrust files can look at it without danger.
             file.attrs["notes"] = np.bytes_("\n".join(scan.notes) or " ")
     elif path.name.endswith((".nii", ".nii.gz")):
-        shape = (*scan.plane, scan.n_slices)
-        affine = _affine(shape, scan.geometry) if scan.affine is None else scan.affine
+        shape = (*scan.field, scan.n_slices)
         _stream_nifti(
             path,
             magnitudes,
             shape,
             False,
-            affine,
+            _affine_of(scan),
             is_placed=scan.affine is not None,
             said="kscout" + "; simulated from magnitude images" * scan.simulated,
         )
     elif path.suffix == ".npy" and images:
-        write_npy(path, magnitudes, (scan.n_slices, *scan.plane))
+        write_npy(path, magnitudes, (scan.n_slices, *scan.field))
     elif path.suffix == ".npy":
         write_npy(path, slices, scan.shape)
     elif images:
-        write_cfl(path, (one[None] for one in magnitudes), (scan.n_slices, 1, *scan.plane))
+        write_cfl(path, (one[None] for one in magnitudes), (scan.n_slices, 1, *scan.field))
     else:
         write_cfl(path, slices, scan.shape)
 

@@ -23,7 +23,6 @@ from kscout.experiment.masks import mask_from
 from kscout.experiment.non_cartesian import NonCartesianReconstruction
 from kscout.experiment.progress import PLAIN, progress_bar
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import kspace_to_image
 from kscout.sampling.pattern import find_pattern
 
 MOST_ELONGATED = 16
@@ -43,7 +42,7 @@ class Request:
         of a finished run
     options : ``option=value`` words, of the method or of the file's format
     acs : "auto", or ROWSxCOLUMNS of the centre to calibrate on
-    mask : .npy file or run; points of the scan that it leaves out are not used
+    mask : .npy or .cfl file, or run; points of the scan that it leaves out are not used
     n_coils : that the scan's are compressed to; not at all if None
     prewhiten : by the file's noise scan, where it has one
     trajectory : file of the places of samples off the grid, which the file then holds
@@ -80,7 +79,7 @@ class Reconstruction(Scan):
     def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
         notes = (*scan.notes, note)
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
-        self.affine = scan.affine
+        self.affine, self.field = scan.affine, scan.field
         self._scan, self._fill, self._full = scan, fill, full
         self._nmse: list[float] = []
         self.silent: set[int] = set()
@@ -100,7 +99,7 @@ class Reconstruction(Scan):
         if not torch.isfinite(torch.view_as_real(completed)).all():
             raise UserError(f"{self.path}: slice {index}: the reconstruction is not finite")
         if self._full and sampled_points(kspace).all():
-            image, true = (root_sum_of_squares(kspace_to_image(k)) for k in (completed, kspace))
+            image, true = (root_sum_of_squares(self.coil_images(k)) for k in (completed, kspace))
             self._nmse.append(float((image - true).square().sum() / true.square().sum()))
         return completed
 

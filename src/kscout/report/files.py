@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kscout.data.formats import Scan, format_of, open_scan
 from kscout.errors import UserError
+from kscout.experiment.masks import mask_from
 from kscout.physics.coils import root_sum_of_squares
-from kscout.physics.fourier import kspace_to_image
 from kscout.report import Array, nifti
 from kscout.report.canvas import (
     GAP,
@@ -33,7 +33,6 @@ from kscout.report.canvas import (
     write,
 )
 from kscout.report.figures import mask_grid
-from kscout.sampling.files import read_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +58,7 @@ def show_masks(files: Sequence[Path], out: Path) -> Path:
 
     Parameters
     ----------
-    files : .npy masks, see :func:`kscout.sampling.files.read_mask`
+    files : .npy or .cfl masks, or finished runs
     out : picture to write (.png, .pdf or .svg)
 
     Returns
@@ -72,7 +71,7 @@ def show_masks(files: Sequence[Path], out: Path) -> Path:
         if a file is no mask, or ``out`` has another suffix or cannot be written
     """
     check_suffix(out)
-    masks = [read_mask(file) for file in files]
+    masks = [mask_from(file) for file in files]
     titles = [[file.name, _count(mask)] for file, mask in zip(files, masks, strict=True)]
     save(mask_grid([mask.numpy() for mask in masks], titles), out)
     return out
@@ -146,7 +145,7 @@ def show_scan(scan: Scan, out: Path, more: str = "") -> Path:
     """
     check_suffix(out)
     chosen = evenly_spaced(scan.n_slices)
-    images = torch.stack([root_sum_of_squares(kspace_to_image(scan.read(i))) for i in chosen])
+    images = torch.stack([root_sum_of_squares(scan.coil_images(scan.read(i))) for i in chosen])
     turns = scan.geometry.quarter_turns
     ratio = height_over_width(images.shape[-2:], scan.geometry.voxel_size, turns)
     grid = _Grid(_upright(images, turns), [f"slice {i}" for i in chosen], ratio)
@@ -193,10 +192,10 @@ def _of_kspace(file: Path, index: int | None, reading: Mapping[str, Any] | None)
         voxel_size, turns, _ = scan.geometry
         points = scan.sampled()
         kspace = scan.read(index)
+        coils = scan.coil_images(kspace)
     if not points.any():
         raise UserError(f"{file}: holds nothing but zeros")
     full = bool(points.all())
-    coils = kspace_to_image(kspace)
     return _Slice(
         caption=[
             file.name,
@@ -208,7 +207,7 @@ def _of_kspace(file: Path, index: int | None, reading: Mapping[str, Any] | None)
         name=_combined(n_coils) + ("" if full else ", zero-filled"),
         image=_upright(root_sum_of_squares(coils), turns),
         coils=_upright(coils.abs(), turns),
-        ratio=height_over_width(plane, voxel_size, turns),
+        ratio=height_over_width(coils.shape[-2:], voxel_size, turns),
         kspace=root_sum_of_squares(kspace).numpy(),
         sampled=None if full else points.numpy(),
     )

@@ -48,7 +48,8 @@ def test_the_header_says_voxels_oversampling_and_padding(tmp_path):
     path = save(tmp_path / "a.h5", complex_normal((3, 2, 8, 10)), ismrmrd_header=header(tmp_path))
     with open_scan(path) as scan:
         assert scan.geometry == Geometry((2.0, 3.0), 0, 5.0)
-        assert "the readout is oversampled 2 times, and kept so" in scan.notes
+        assert (scan.plane, scan.field) == ((8, 10), (4, 10))
+        assert "images show the middle 4 x 10 of 8 x 10: the rest is oversampling" in scan.notes
     changed = header(tmp_path, centre=(3, 0)).replace(b"<maximum>9", b"<maximum>6")
     with open_scan(save(path, complex_normal((3, 2, 8, 10)), ismrmrd_header=changed)) as scan:
         assert "padded by its header: 2 columns left, 1 right, are zero" in scan.notes

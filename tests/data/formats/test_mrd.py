@@ -2,13 +2,16 @@
 
 import h5py
 import ismrmrd
+import nibabel
 import numpy as np
 import pytest
 import torch
 
 from kscout.data.formats import open_scan
+from kscout.data.writers import write_scan
 from kscout.errors import UserError
-from kscout.physics.fourier import readout_to_space, space_to_readout
+from kscout.physics.coils import root_sum_of_squares
+from kscout.physics.fourier import kspace_to_image, readout_to_space, space_to_readout
 from laws import complex_normal, relative_error
 from mrd_files import Line, Space, lines_of, oversampled, plane, space_2d, write_mrd
 
@@ -133,11 +136,34 @@ def test_noise_of_other_coils_is_told_and_left_out(tmp_path):
         assert scan.notes == ("1 noise scans are not used: they have other coils",)
 
 
-def test_phase_oversampling_is_told(tmp_path):
+def test_phase_oversampling_stays_in_kspace_and_is_cropped_from_images(tmp_path):
+    kspace = plane(2, (6, 10))
     space = space_2d(6, 10, recon=(6, 5, 1), recon_fov=(12.0, 15.0, 5.0))
-    with open_scan(write_mrd(tmp_path / "a.h5", space, lines_of(plane(2, (6, 10))))) as scan:
-        assert scan.plane == (6, 10)
-        assert "phase encoding covers 30 mm, of which an image is to show 15" in scan.notes[-1]
+    path = write_mrd(tmp_path / "a.mrd", space, lines_of(kspace))
+    expected = root_sum_of_squares(kspace_to_image(kspace))[:, 3:8]  # 10 // 2 becomes 5 // 2
+    for source in (path, tmp_path / "b.h5"):
+        with open_scan(source) as scan:
+            assert (scan.plane, scan.field) == ((6, 10), (6, 5))
+            assert [note for note in scan.notes if "images" in note] == [
+                "images show the middle 6 x 5 of 6 x 10: the rest is oversampling"
+            ]
+            torch.testing.assert_close(scan.read(0), kspace)
+            write_scan(tmp_path / "b.nii", scan, lambda *counts: None)
+            if source == path:
+                write_scan(tmp_path / "b.h5", scan, lambda *counts: None)
+        image = nibabel.load(tmp_path / "b.nii").get_fdata()[..., 0]
+        np.testing.assert_allclose(image, expected, rtol=1e-5)
+    with h5py.File(tmp_path / "b.h5") as file:
+        np.testing.assert_allclose(file["reconstruction_rss"][0], expected, rtol=1e-5)
+
+
+def test_oversampled_slabs_show_the_middle_partitions(tmp_path):
+    kspace = complex_normal((2, 4, 6, 8))
+    space = Space((4, 6, 8), (4, 6, 5), (8.0, 18.0, 40.0), (8.0, 18.0, 25.0))
+    lines = [Line(kspace[:, :, i, j].numpy(), step=(i, j)) for i in range(6) for j in range(8)]
+    with open_scan(write_mrd(tmp_path / "a.mrd", space, lines)) as scan:
+        assert (scan.plane, scan.field) == ((6, 8), (6, 5))
+        assert scan.coil_images(scan.read(1)).shape == (2, 6, 5)
 
 
 def test_averages_are_averaged(tmp_path):

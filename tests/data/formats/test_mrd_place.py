@@ -19,7 +19,7 @@ def ignore(done, total):
     """No progress is shown."""
 
 
-def write(path, read, phase, through, positions):
+def write(path, read, phase, through, positions, **changes_of_space):
     """Slices of 8 x 6 voxels of 2 x 3 mm, 5 mm thick."""
     lines = []
     for number, position in enumerate(positions):
@@ -28,7 +28,7 @@ def write(path, read, phase, through, positions):
         head["position"] = tuple(map(float, position))
         changes = {"head": head, "counters": {"slice": number}}
         lines += lines_of(plane(2, (8, 6), number), **changes)
-    return write_mrd(path, space_2d(8, 6), lines)
+    return write_mrd(path, space_2d(8, 6, **changes_of_space), lines)
 
 
 def in_patient(affine, voxel):
@@ -55,6 +55,18 @@ def test_every_voxel_lies_where_the_scanner_says(tmp_path, axes, n):
         assert again.geometry.slice_thickness == pytest.approx(5.0 if n == 1 else 7.0)
         write_scan(tmp_path / "b.nii", again, ignore)
     np.testing.assert_allclose(nibabel.load(tmp_path / "b.nii").affine, affine)
+
+
+@pytest.mark.parametrize("n_shown", [2, 3, 5])
+def test_cropped_images_lie_where_the_scanner_says(tmp_path, n_shown):
+    recon = {"recon": (8, n_shown, 1), "recon_fov": (16.0, 3.0 * n_shown, 5.0)}
+    positions = [np.array([10.0, -20.0, 30.0])]
+    with open_scan(write(tmp_path / "a.mrd", LEFT, BACK, UP, positions, **recon)) as scan:
+        write_scan(tmp_path / "a.nii", scan, ignore)
+    image = nibabel.load(tmp_path / "a.nii")
+    assert image.shape == (8, n_shown, 1)
+    middle = in_patient(image.affine, (4, n_shown // 2, 0))
+    np.testing.assert_allclose(middle, positions[0], atol=1e-3)
 
 
 def test_interleaved_slices_are_sorted_by_where_they_lie(tmp_path):

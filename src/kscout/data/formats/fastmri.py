@@ -49,6 +49,7 @@ class FastmriScan(Scan):
         notes += [*said, *_notes(file)]
         geometry, simulated = _geometry(file, encoding), bool(_attribute(file, "simulated") == 1)
         super().__init__(path, shape, geometry, notes, simulated=simulated)
+        self._show_only(_field(file, encoding, self.plane))
         affine = _attribute(file, "affine")
         if affine.shape == (4, 4) and np.isfinite(affine).all():
             self.affine = affine
@@ -132,9 +133,6 @@ def _header(file: h5py.File, path: Path) -> tuple[Encoding | None, list[str]]:
     if encoding is None:
         return None, []
     notes = []
-    if encoding.n_readout < encoding.matrix[0]:
-        factor = encoding.matrix[0] / encoding.n_readout
-        notes.append(f"the readout is oversampled {factor:.3g} times, and kept so")
     step = encoding.steps[0]
     if step is not None:
         left = encoding.matrix[1] // 2 - step.centre
@@ -159,6 +157,17 @@ def _geometry(file: h5py.File, encoding: Encoding | None) -> Geometry:
         int(turns) % 4 if turns.shape == () and np.isfinite(turns) else known.quarter_turns,
         float(thickness) if _is_length(thickness, ()) else known.slice_thickness,
     )
+
+
+def _field(file: h5py.File, encoding: Encoding | None, plane: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of images, as kscout wrote them, else by the header."""
+    said = _attribute(file, "field")
+    if said.shape == (2,) and np.isfinite(said).all():
+        y, x = (min(n, max(1, int(wanted))) for n, wanted in zip(plane, said, strict=True))
+        return y, x
+    if encoding is None:
+        return plane
+    return encoding.n_shown(0, plane[0]), encoding.n_shown(1, plane[1])
 
 
 def _notes(file: h5py.File) -> list[str]:

@@ -135,9 +135,10 @@ class _MrdScan(Scan):
         self._lines = lines = Lines(path, records, space, chosen)
         self._slices, sorted_ = in_order(chosen.slices, self._head_of, space.is_3d)
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
-        unused = (*_not_cropped(space), *_noise(records, n_coils))
+        unused = _noise(records, n_coils)
         notes = (*chosen.notes, *lines.notes, *sorted_, *unused)
         super().__init__(path, shape, _geometry(space), notes)
+        self._crop_phases()
         self._find_place()
         self.calibration = self._find_calibration(chosen)
 
@@ -145,6 +146,11 @@ class _MrdScan(Scan):
         """The header of an acquisition of a slice of the file."""
         found: np.void = self._records.heads[self._lines.of_slice[slice_number][0]]
         return found
+
+    def _crop_phases(self) -> None:
+        """The readout's oversampling is gone already."""
+        phase, second = (self._space.n_shown(i, self._space.matrix[i]) for i in (1, 2))
+        self._show_only((phase, second) if self._space.is_3d else (self.plane[0], phase))
 
     def _find_place(self) -> None:
         """Geometry and affine, from the directions of an acquisition of each slice."""
@@ -317,16 +323,6 @@ def _noise(records: Records, n_coils: int) -> list[str]:
     numbers = np.flatnonzero(records.is_flagged(NOISE))
     other = int((records.heads["active_channels"][numbers] != n_coils).sum())
     return [f"{other} noise scans are not used: they have other coils"] if other else []
-
-
-def _not_cropped(space: Encoding) -> list[str]:
-    """Phase encodings that cover more than the image is to show."""
-    names = ("phase encoding", "second phase encoding")[: 2 if space.is_3d else 1]
-    return [
-        f"{name} covers {fov:.4g} mm, of which an image is to show {wanted:.4g}: it is not cropped"
-        for name, fov, wanted in zip(names, space.fov[1:], space.recon_fov[1:], strict=False)
-        if 0 < wanted < 0.99 * fov
-    ]
 
 
 def _geometry(space: Encoding) -> Geometry:

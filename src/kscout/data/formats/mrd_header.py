@@ -57,9 +57,13 @@ class Encoding:
         said, a smaller matrix of the image is believed.
         """
         n = self.matrix[0]
-        if self.fov[0] > 0 and self.recon_fov[0] > 0:
-            return min(n, max(1, round(n * self.recon_fov[0] / self.fov[0])))
-        return min(n, self.recon_matrix[0])
+        said = self.fov[0] > 0 and self.recon_fov[0] > 0
+        return self.n_shown(0, n) if said else min(n, self.recon_matrix[0])
+
+    def n_shown(self, axis: int, n: int) -> int:
+        """How many of ``n`` voxels across the encoded field of view lie in that of the image."""
+        encoded, shown = self.fov[axis], self.recon_fov[axis]
+        return min(n, max(1, round(n * shown / encoded))) if encoded > 0 < shown else n
 
     @property
     def centres(self) -> tuple[int, int]:

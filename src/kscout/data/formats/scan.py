@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
+from kscout.physics.fourier import centre_block, kspace_to_image
 
 Advance = Callable[[int, int], None]
 """Called with how many slices are done, and of how many."""
@@ -49,8 +50,10 @@ class Scan(ABC):
     ----------
     path, geometry, notes, simulated : as above
     calibration : bool ``(ky, kx)``, the points that the file marks as ACS, or None
-    affine : float ``(4, 4)``, from voxels (axis 0, axis 1, slice) to millimetres as in NIfTI, or
-        None where the file does not say
+    affine : float ``(4, 4)``, from voxels (axis 0, axis 1, slice) of the whole plane to millimetres
+        as in NIfTI, or None where the file does not say
+    field : rows and columns of the middle of an image that the scan was to show; what is around
+        them was encoded as oversampling
     """
 
     calibration: Tensor | None = None
@@ -68,7 +71,7 @@ class Scan(ABC):
         self.path, self.geometry, self.simulated = path, geometry, simulated
         self.notes = tuple(notes)
         self.n_slices, self.n_coils, ky, kx = (int(n) for n in shape)
-        self.plane = (ky, kx)
+        self.plane = self.field = (ky, kx)
         self._sampled: Tensor | None = None
 
     @property
@@ -103,6 +106,19 @@ class Scan(ABC):
     @abstractmethod
     def _read(self, index: int) -> Tensor:
         """Slice ``index``, which exists: complex64 ``(coil, ky, kx)``."""
+
+    def coil_images(self, kspace: Tensor) -> Tensor:
+        """What the scan was to show: complex ``(..., ky, kx)`` to ``(..., y, x)`` of the field."""
+        rows, columns = centre_block(self.plane, self.field)
+        return kspace_to_image(kspace)[..., rows, columns]
+
+    def _show_only(self, field: tuple[int, int]) -> None:
+        """Crop images, and say so."""
+        self.field = field
+        if field != self.plane:
+            shown, whole = (f"{y} x {x}" for y, x in (field, self.plane))
+            note = f"images show the middle {shown} of {whole}: the rest is oversampling"
+            self.notes += (note,) * (note not in self.notes)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.read(index) for index in range(self.n_slices))
