@@ -49,10 +49,12 @@ FOLDED = "brain_t1_8ch_320x168_wrapped"
 SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", FOLDED)
 DAMPINGS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SPARSITIES = (0.0003, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+VARIATIONS = (0.00003, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.004)
 GRIDS: dict[str, tuple[str, str, Sequence[float], dict[str, int]]] = {
     "spirit": ("spirit", "damping", DAMPINGS, {}),
     "spirit_pocs": ("spirit_pocs", "n_iterations", (5, 10, 15, 20, 30, 60, 120), {}),
     "l1_spirit": ("l1_spirit", "sparsity", SPARSITIES, {}),
+    "tv_spirit": ("tv_spirit", "sparsity", SPARSITIES, {}),
     "sense": ("sense", "damping", DAMPINGS, {"crop": 0}),
     "sense_2_maps": ("sense", "damping", DAMPINGS, {"crop": 0, "n_maps": 2}),
     "l1_sense": ("l1_sense", "sparsity", SPARSITIES, {"crop": 0}),
@@ -60,10 +62,12 @@ GRIDS: dict[str, tuple[str, str, Sequence[float], dict[str, int]]] = {
     "grappa": ("grappa", "regularisation", (0.01,), {}),
 }
 BART: dict[str, tuple[int, str, Sequence[float]]] = {
-    "bart_l2": (1, "-l2 -i30", DAMPINGS),
-    "bart_l2_2_maps": (2, "-l2 -i30", DAMPINGS),
-    "bart_l1": (1, "-l1 -i100", SPARSITIES),
-    "bart_l1_2_maps": (2, "-l1 -i100", SPARSITIES),
+    "bart_l2": (1, "-l2 -i30 -r{}", DAMPINGS),
+    "bart_l2_2_maps": (2, "-l2 -i30 -r{}", DAMPINGS),
+    "bart_l1": (1, "-l1 -i100 -r{}", SPARSITIES),
+    "bart_l1_2_maps": (2, "-l1 -i100 -r{}", SPARSITIES),
+    "bart_tv": (1, "-i100 -RT:3:0:{}", VARIATIONS),
+    "bart_tv_2_maps": (2, "-i100 -RT:3:0:{}", VARIATIONS),
 }
 THRESHOLDS = (0.001, 0.005, 0.02)
 """Of BART's calibration (``-t``)."""
@@ -140,7 +144,7 @@ def barts(scan: Tensor, mask: Tensor) -> dict[str, Any]:
         write_cfl(folder / "y.cfl", scan * mask / peak, scan.shape)
 
         def error(options: str, value: float) -> float:
-            bart(folder, f"pics {options} -r{value:g} y maps image")
+            bart(folder, f"pics {options.format(value)} y maps image")
             bart(folder, "fmac -s 16 maps image coils")
             image = np.sqrt((np.abs(read_cfl(folder / "coils")) ** 2).sum(-1))
             return nrmse(image, full)

@@ -8,16 +8,18 @@ from torch import Tensor
 
 import laws
 from classical.phantom import centre, error, phantom
-from kscout.classical import METHODS, l1_spirit, sense, spirit, spirit_pocs
+from kscout.classical import METHODS, sense, spirit, spirit_pocs, tv_spirit
+from kscout.classical.tv_spirit import difference_power, differences, differences_adjoint
 from kscout.errors import UserError
 from kscout.physics.calibration import calibrate
 from kscout.physics.espirit import espirit_maps
-from kscout.physics.fourier import image_to_kspace
+from kscout.physics.fourier import image_to_kspace, kspace_to_image
 from kscout.physics.spirit import SpiritOperator
 from laws import complex_normal
 
 KINDS = sorted(METHODS)
-KEEPS_DATA = ["l1_spirit", "spirit", "spirit_pocs"]
+SPARSE = ["l1_spirit", "tv_spirit"]
+KEEPS_DATA = ["spirit", "spirit_pocs", *SPARSE]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,20 +128,59 @@ def test_pocs_ends_where_the_kernel_and_the_data_agree() -> None:
     assert moved < 1e-4
 
 
-def test_without_sparsity_it_is_spirit() -> None:
+@pytest.mark.parametrize("kind", SPARSE)
+def test_without_sparsity_it_is_spirit(kind: str) -> None:
     scan = phantom()
     plain = spirit(scan.kspace, scan.mask, scan.acs, damping=0, n_iterations=400)
-    sparse = l1_spirit(scan.kspace, scan.mask, scan.acs, sparsity=0, n_iterations=400)
+    sparse = METHODS[kind](scan.kspace, scan.mask, scan.acs, sparsity=0, n_iterations=400)
     assert error(sparse, plain) < 5e-3
 
 
-def test_sparsity_takes_noise_away() -> None:
-    scan = phantom(noise=0.05)
+@pytest.mark.parametrize("kind", SPARSE)
+def test_sparsity_takes_noise_away(kind: str) -> None:
+    scan, method = phantom(noise=0.05), METHODS[kind]
     clean = phantom().kspace
     plain, sparse = (
-        error(l1_spirit(scan.kspace, scan.mask, scan.acs, sparsity=s), clean) for s in (0.0, 0.01)
+        error(method(scan.kspace, scan.mask, scan.acs, sparsity=s), clean) for s in (0.0, 0.01)
     )
     assert sparse < 0.8 * plain
+
+
+@pytest.mark.parametrize("plane", [(8, 6), (7, 9), (1, 5)])
+def test_differences_and_their_adjoint_multiply_kspace(plane: tuple[int, int]) -> None:
+    laws.adjoint(differences, differences_adjoint, (2, *plane), (2, 2, *plane))
+    image = complex_normal((2, *plane), 1)
+    twice = image_to_kspace(differences_adjoint(differences(image)))
+    torch.testing.assert_close(twice, difference_power(plane) * image_to_kspace(image))
+
+
+def test_total_variation_is_the_least_there_is() -> None:
+    """Against a general solver of the same problem, smoothed by less than what is compared."""
+    kspace, mask, acs, matrix = small()
+    y, missing = kspace.to(torch.complex128), ~mask.expand(1, 2, -1, -1)
+    weight = 0.05 * float(kspace_to_image(y).abs().max())
+
+    def objective(x: Tensor, smooth: float) -> Tensor:
+        power = differences(kspace_to_image(x)).abs().square().sum((0, 2))
+        variation = (power + smooth**2).sqrt().sum()
+        return 0.5 * (matrix @ x.flatten()).abs().square().sum() + weight * variation
+
+    change = torch.zeros(int(missing.sum()), 2, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [change], max_iter=3000, history_size=50, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def step() -> Tensor:
+        solver.zero_grad()
+        loss = objective(y.masked_scatter(missing, torch.view_as_complex(change)), 1e-4 * weight)
+        loss.backward()
+        return loss
+
+    solver.step(step)
+    expected = y.masked_scatter(missing, torch.view_as_complex(change.detach()))
+    found = tv_spirit(y, mask, acs, kernel_size=3, sparsity=0.05, n_iterations=2000)
+    assert float(objective(found, 0)) < (1 + 1e-4) * float(objective(expected, 0))
+    assert laws.relative_error(found, expected) < 1e-2
 
 
 @pytest.mark.parametrize("n_maps", [1, 2])

@@ -15,6 +15,7 @@ from kscout.classical.l1_spirit import l1_spirit
 from kscout.classical.non_cartesian import spirit_non_cartesian
 from kscout.classical.sense import l1_sense, sense
 from kscout.classical.spirit import spirit, spirit_pocs
+from kscout.classical.tv_spirit import tv_spirit
 
 __all__ = [
     "METHODS",
@@ -25,12 +26,14 @@ __all__ = [
     "spirit",
     "spirit_non_cartesian",
     "spirit_pocs",
+    "tv_spirit",
 ]
 
 METHODS: dict[str, Callable[..., Tensor]] = {
     "spirit": spirit,
     "spirit_pocs": spirit_pocs,
     "l1_spirit": l1_spirit,
+    "tv_spirit": tv_spirit,
     "sense": sense,
     "l1_sense": l1_sense,
     "grappa": grappa,

@@ -22,7 +22,8 @@ def recon(
         str,
         typer.Option(
             metavar="METHOD|RUN",
-            help="spirit, spirit-pocs, l1-spirit, sense, l1-sense, grappa; or the folder of a run",
+            help="spirit, spirit-pocs, l1-spirit, tv-spirit, sense, l1-sense, grappa; or a run's "
+            "folder",
         ),
     ] = "spirit",
     out: Annotated[
@@ -30,7 +31,9 @@ def recon(
         typer.Option(help=".nii, .nii.gz, .h5, .npy, .cfl or .png [FILE_kscout.nii.gz]"),
     ] = None,
     acs: Annotated[str, typer.Option(help="auto, or KYxKX of the centre to calibrate on")] = "auto",
-    mask: Annotated[Path | None, typer.Option(help="of the points used: .npy, or a run")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="of the points used: .npy, .cfl or a run")
+    ] = None,
     coils: Annotated[int | None, typer.Option(min=1, help="compress the coils to so many")] = None,
     prewhiten: Annotated[
         bool, typer.Option(help="make noise white, where the file has a noise scan")
@@ -49,9 +52,9 @@ def recon(
     Images are root sums of squares over coils; .h5 holds completed k-space too. A .png shows up to
     twelve slices, and only these are reconstructed.
 
-    Options: of spirit, spirit-pocs and l1-spirit `kernel_size`, `regularisation`, `n_iterations`;
-    of spirit `damping`, `data_weight`; of l1-spirit and l1-sense `sparsity`; of sense and l1-sense
-    `n_maps`, `crop`, `n_iterations`; of sense `damping`; of grappa `kernel_size`, `regularisation`.
+    Options: of all SPIRiTs `kernel_size`, `regularisation`, `n_iterations`; of spirit `damping`,
+    `data_weight`; of l1-spirit, tv-spirit and l1-sense `sparsity`; of sense and l1-sense `n_maps`,
+    `crop`, `n_iterations`; of sense `damping`; of grappa `kernel_size`, `regularisation`.
 
     Examples:
 
