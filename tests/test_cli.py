@@ -11,6 +11,7 @@ import torch
 
 from commands import files_in, kscout, refused, write_config
 from kscout.data.files import read_kspace
+from kscout.data.formats.bart import write_cfl
 from kscout.sampling import FIXED_MASKS
 from kscout.sampling.files import read_mask
 
@@ -286,7 +287,7 @@ def test_folders_without_one_mask_for_all_slices_are_not_bounded(
     capsys, config, finished, tmp_path
 ):
     bound = ("mask", "bound", "--config", config)
-    said = f"{tmp_path} is no run: valid is a mask as .npy, or the folder of a run"
+    said = f"{tmp_path} is no run: valid is a mask as .npy or .cfl, or the folder of a run"
     assert f"{said}\n" in refused(capsys, *bound, tmp_path)
     run = shutil.copytree(finished, tmp_path / "suite" / "runs" / "ab12")
     assert f"{said}, such as {run}" in refused(capsys, *bound, tmp_path)
@@ -360,6 +361,28 @@ def test_masks_are_written_as_points_and_for_bart(capsys, tmp_path):
     assert "a mask is written as .npy, .cfl, .csv" in refused(
         capsys, *words, "--out", tmp_path / "m.png"
     )
+
+
+def test_masks_of_bart_and_of_runs_are_read(capsys, tmp_path, finished):
+    mask = torch.rand(21, 30, generator=torch.Generator().manual_seed(0)) > 0.5
+    write_cfl(tmp_path / "m.cfl", mask[None, None], (1, 1, 21, 30))
+    header = tmp_path / "m.hdr"
+    for dims in ("21 30 1", "1 21 30"):  # BART's own masks lie along its phase encodings
+        header.write_text(f"# Dimensions\n{dims}\n")
+        assert kscout(capsys, "mask", "convert", tmp_path / "m.cfl", tmp_path / "m.npy").code == 0
+        assert torch.equal(read_mask(tmp_path / "m.npy"), mask)
+    shown = kscout(
+        capsys, "mask", "show", finished, tmp_path / "m.cfl", "--out", tmp_path / "m.png"
+    )
+    assert shown.code == 0
+    convert = ("mask", "convert", tmp_path / "m.cfl", tmp_path / "other.npy")
+    header.write_text("# Dimensions\n7 3 30\n")
+    assert "m.cfl has shape (7, 3, 30): valid is (ky, kx)" in refused(capsys, *convert)
+    write_cfl(tmp_path / "m.cfl", 1j * mask[None, None], (1, 1, 21, 30))
+    assert "is not binary" in refused(capsys, *convert)
+    header.unlink()
+    assert "its header m.hdr cannot be read" in refused(capsys, *convert)
+    assert not (tmp_path / "other.npy").exists()
 
 
 def test_lines_that_are_not_whole_are_told(capsys, tmp_path):

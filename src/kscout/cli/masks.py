@@ -56,14 +56,16 @@ def make(
 
 @app.command("show")
 def show(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".npy masks")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="MASK...", help=".npy or .cfl masks, or runs")
+    ],
     out: Annotated[Path, typer.Option(help="picture to write")] = Path("masks.png"),
 ) -> None:
     """Draw masks side by side, with their counts.
 
     Example:
 
-        kscout mask show caipirinha.npy disc.npy --out masks.png
+        kscout mask show caipirinha.npy runs/demo --out masks.png
     """
     from kscout.report.files import show_masks
 
@@ -72,7 +74,7 @@ def show(
 
 @app.command("convert")
 def convert(
-    mask: Annotated[Path, typer.Argument(metavar="MASK", help=".npy mask, or a run")],
+    mask: Annotated[Path, typer.Argument(metavar="MASK", help=".npy or .cfl, or a run")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help=".npy, .cfl or .csv file to write")],
 ) -> None:
     """Write a mask, or that of a run, in a form that scanners and other programs read.
@@ -92,7 +94,7 @@ def convert(
 
 @app.command("bound")
 def bound(
-    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help=".npy masks or runs")],
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help=".npy, .cfl or runs")],
     config: Annotated[
         Path, typer.Option(help="experiment whose data, budget and ACS the masks are for")
     ],

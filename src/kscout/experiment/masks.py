@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from kscout.atomic import atomic_path
-from kscout.data.formats.bart import write_cfl
+from kscout.data.arrays import existing_file
+from kscout.data.formats.bart import map_cfl, write_cfl
 from kscout.errors import UserError
 from kscout.experiment.config import (
     BudgetConfig,
@@ -31,7 +32,7 @@ from kscout.learning.search import RankedTile
 from kscout.recon.gaussian_sense import DEFAULT_ACS_SIZE
 from kscout.sampling import FIXED_MASKS, Budget
 from kscout.sampling.budget import are_whole_columns
-from kscout.sampling.files import read_mask
+from kscout.sampling.files import checked_mask, read_mask
 from kscout.sampling.fixed import refuse_other_budget
 
 
@@ -114,19 +115,29 @@ def certify_masks(
 
 
 def mask_from(path: Path) -> Tensor:
-    """The mask of a file or of a finished run, bool ``(ky, kx)``."""
+    """The mask of a .npy or .cfl file or of a finished run, bool ``(ky, kx)``."""
     if not path.is_dir():
-        return read_mask(path)
+        return _read_cfl(path) if path.suffix == ".cfl" else read_mask(path)
     if not (path / "config.yaml").exists():
         run = next((mask.parent for mask in path.rglob("mask.npy")), None)
         such = f", such as {run}" if run else ""
-        raise UserError(f"{path} is no run: valid is a mask as .npy, or the folder of a run{such}")
+        raise UserError(
+            f"{path} is no run: valid is a mask as .npy or .cfl, or the folder of a run{such}"
+        )
     run_folder = RunFolder(path)
     if run_folder.results().get("adaptive"):
         raise UserError(
             f"{path} gives every slice its own mask: valid is a run with one for all slices"
         )
     return run_folder.mask()
+
+
+def _read_cfl(path: Path) -> Tensor:
+    """A plane of two of BART's dimensions, of 0 and 1."""
+    array = map_cfl(existing_file(path)).squeeze()
+    if array.ndim == 2 and np.iscomplexobj(array) and not array.imag.any():
+        array = array.real
+    return checked_mask(array, path)
 
 
 def _refuse_other_budget(name: str, mask: Tensor, budget: Budget, experiment: Experiment) -> None:

@@ -26,7 +26,9 @@ def read_mask(path: str | Path) -> Tensor:
         if the file cannot be read, or its array is not a plane, not binary, or acquires nothing
     """
     if Path(path).suffix != ".npy":
-        raise UserError(f"{path}: a mask is read from .npy")
+        raise UserError(
+            f"{path}: valid here is a mask as .npy, which kscout mask convert makes of others"
+        )
     try:  # mapped, so that a header which promises too much takes no memory
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -39,6 +41,11 @@ def read_mask(path: str | Path) -> Tensor:
         ) from None
     if not isinstance(array, np.ndarray):
         raise UserError(f"mask file {path} is an .npz archive: valid is one array in an .npy file")
+    return checked_mask(array, path)
+
+
+def checked_mask(array: np.ndarray, path: str | Path) -> Tensor:
+    """A mask of numbers, bool ``(ky, kx)``; ``UserError`` with the file's name if it is none."""
     if array.ndim != 2:
         raise UserError(f"mask file {path} has shape {array.shape}: valid is (ky, kx)")
     if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
