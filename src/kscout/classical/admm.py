@@ -12,8 +12,8 @@ COUPLING = 0.1
 """Weight of the split, in units of the kernel's operator.
 
 Fixed, as is ``INNER``, and tried on the scans of ``benchmarks/classical.py`` at 20 iterations,
-which end before ADMM has converged: NRMSE there is within 0.0025 for 0.02 to 0.5 with wavelets; with
-total variation it is within 0.001 for 0.02 to 0.1, and 0.003 to 0.005 larger at 0.5.
+which end before ADMM has converged: NRMSE there is within 0.0025 for 0.02 to 0.5 with wavelets;
+with total variation it is within 0.001 for 0.02 to 0.1, and 0.003 to 0.005 larger at 0.5.
 """
 
 INNER = 4
