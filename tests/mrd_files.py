@@ -25,6 +25,7 @@ class Space:
     recon_fov: tuple[float, float, float]
     centre: tuple[int, int] | None = None
     acceleration: int | None = None
+    calibration: str | None = None
     trajectory: str = "cartesian"
 
 
@@ -82,7 +83,8 @@ def _encoding(space: Space) -> xsd.encodingType:
         factor = xsd.accelerationFactorType(
             kspace_encoding_step_1=space.acceleration, kspace_encoding_step_2=1
         )
-        parallel = xsd.parallelImagingType(accelerationFactor=factor)
+        mode = space.calibration and xsd.calibrationModeType(space.calibration)
+        parallel = xsd.parallelImagingType(accelerationFactor=factor, calibrationMode=mode)
     return xsd.encodingType(
         encodedSpace=_space(space.matrix, space.fov),
         reconSpace=_space(space.recon, space.recon_fov),

@@ -100,6 +100,22 @@ def test_unwritable_output_is_named(tmp_path, kspace):
         write_nifti(tmp_path / "a.png", kspace)
 
 
+def test_what_fails_while_slices_are_read_is_not_blamed_on_the_disk(tmp_path):
+    class Failing(Watched):
+        def _read(self, index):
+            raise RuntimeError("a bug")
+
+    for name in ("a.h5", "a.nii"):
+        with pytest.raises(UserError, match="slice 0 cannot be read: a bug"):
+            write_scan(tmp_path / name, Failing(2), ignore)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nifti_has_no_axis_of_more_than_32767_voxels(tmp_path):
+    with pytest.raises(UserError, match=r"up to 32767 voxels along an axis, and 32768 are needed"):
+        write_nifti(tmp_path / "a.nii", torch.zeros(2**15, 1, 1))
+
+
 class Watched(Scan):
     """Random slices, of which it knows how many are still in memory when the next is read."""
 

@@ -1,5 +1,6 @@
 """Files reconstructed by methods that calibrate themselves, and off the grid."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from kscout.physics.fourier import kspace_to_image
 from kscout.physics.nufft import image_to_samples, radial
 from kscout.sampling import Budget, build_sampler
 from laws import complex_normal
+from mrd_files import Line, lines_of, space_2d, write_mrd
 
 QUIET = Console(quiet=True)
 
@@ -229,7 +231,7 @@ def test_no_option_is_of_a_method_and_of_a_format_at_once():
 
 def test_help_names_every_option_of_every_method(capsys):
     said = kscout(capsys, "recon", "--help").out
-    for method in METHODS.values():
+    for method in (*METHODS.values(), spirit_non_cartesian):
         for option in options_of(method).model_fields:
             assert option in said
 
@@ -241,6 +243,7 @@ BAD_WORDS = {
         "unknown option n_iter: valid of spirit is damping",
     ),
     "bad value": (["kernel_size=4"], "kernel_size is 4"),
+    "GRAPPA's kernel": (["--method", "grappa", "kernel_size=7"], "less than or equal to 5"),
     "not a word": (["fast"], "unknown option fast"),
     "format's option": (["repetition=2"], "unknown option repetition"),
     "ACS in words": (["--acs", "big"], "'big' is not a size: valid is KYxKX"),
@@ -310,6 +313,43 @@ def test_a_command_that_is_ended_leaves_nothing_half_written(tmp_path, number):
         process.send_signal(number)
         assert process.wait(30) != 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full.npy", "m.npy"]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "grappa"])
+def test_a_separate_calibration_is_used(tmp_path, name):
+    scan = phantom(2, noise=0.01)
+    mask = torch.zeros(48, 45, dtype=torch.bool)
+    mask[:, ::2] = True  # whose own centre calibrates nothing
+    rows, columns = slice(0, 48), slice(15, 30)
+    lines = [
+        Line(7 * scan.kspace[i, :, :, step].numpy(), (step, 0), (20,), {"slice": i})
+        for i in range(2)
+        for step in range(15, 30)
+    ]
+    for i in range(2):
+        lines += lines_of(scan.kspace[i], range(0, 45, 2), counters={"slice": i})
+    space = space_2d(48, 45, acceleration=2, calibration="separate")
+    expected = METHODS[name](
+        scan.kspace * mask, mask, (48, 15), calibration=scan.kspace[..., rows, columns]
+    )
+    left = error(expected, scan.kspace) / error(scan.kspace * mask, scan.kspace)
+    assert left < (0.7 if name == "spirit_pocs" else 0.35)
+    file = write_mrd(tmp_path / "a.mrd", space, lines)
+    found = reconstruct(file, method=name)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    fewer = reconstruct(file, method=name, n_coils=4)
+    assert error(fewer, expected) < 0.03  # own weights are zero in other coils
+
+
+def test_points_that_a_method_does_not_reach_are_told(scan, tmp_path, capsys):
+    mask = build_sampler(
+        "variable_density", Budget.of((48, 45), acceleration=6, acs="square", acs_size=12), 0
+    ).mask()
+    write_hdf5(tmp_path / "a.h5", scan.kspace[:1] * mask)
+    words = ("recon", tmp_path / "a.h5", "--out", tmp_path / "o.npy")
+    assert "stay zero" not in kscout(capsys, *words).out
+    said = kscout(capsys, *words, "--method", "grappa").out
+    assert re.search(r"up to \d+ points of a slice stay zero: the method reaches no acquired", said)
 
 
 def test_copies_of_a_coil_are_no_obstacle(scan, tmp_path):

@@ -36,7 +36,7 @@ def training_error(data: KspaceSet, tile: Tensor, kernel_size: int, regularisati
     x = data.kspace * mask
     points = [torch.nonzero(~mask)] * len(data)
     gram, cross = normal_equations(x, data.target, points, kernel_size, "zero")
-    kernel = solve_kernel(gram, cross, kernel_size, regularisation)
+    kernel = solve_kernel(gram, cross, kernel_size, regularisation).to(x.dtype)
     plane = transform_shape(data.shape, (kernel_size, kernel_size), "zero")
     predicted = correlate(x, kernel_response(kernel, plane), (~mask).float())
     error = predicted - data.target * ~mask

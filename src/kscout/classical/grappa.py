@@ -4,12 +4,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from kscout.classical.slicewise import Acs, Advance, each_slice, ignore
-from kscout.classical.spirit import KernelSize
 from kscout.errors import UserError
+from kscout.physics.spirit import odd
 
 
 def grappa(
@@ -17,18 +17,23 @@ def grappa(
     mask: Tensor,
     acs: Acs,
     *,
-    kernel_size: KernelSize = 5,
+    kernel_size: Annotated[
+        int, Field(ge=3, le=5, description="width of the kernels, odd"), AfterValidator(odd)
+    ] = 5,
     regularisation: Annotated[float, Field(ge=0, description="Tikhonov of the weights")] = 0.01,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     """Each missing point from the acquired ones around it, with weights fitted on the centre.
 
     Griswold et al., Magn Reson Med 47:1202 (2002). Every arrangement of acquired neighbours has
     weights of its own: a lattice has a few, an irregular mask thousands, which take a minute.
+    Points that have no acquired neighbour within the kernel stay zero, as in pygrappa; larger
+    kernels than 5x5 fail there.
 
     Parameters
     ----------
-    kspace, mask, acs, advance : as for :func:`~kscout.classical.spirit.spirit`
+    kspace, mask, acs, calibration, advance : as for :func:`~kscout.classical.spirit.spirit`
 
     Returns
     -------
@@ -60,4 +65,4 @@ def grappa(
         )
         return ((1 - mask) * torch.from_numpy(np.asarray(filled)).to(y) + y[0])[None]
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)

@@ -25,6 +25,7 @@ def l1_spirit(
         float, Field(ge=0, description="weight of wavelets, of the largest pixel")
     ] = 0.003,
     seed: int = 0,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     r"""Sparse where the kernel leaves open what k-space is.
@@ -39,7 +40,7 @@ def l1_spirit(
 
     Parameters
     ----------
-    kspace, mask, acs, advance : as for :func:`~kscout.classical.spirit.spirit`
+    kspace, mask, acs, calibration, advance : as for :func:`~kscout.classical.spirit.spirit`
     n_iterations : of ADMM
     sparsity : :math:`\lambda` in units of the largest modulus of the zero-filled coil images
     seed : of the shifts of the basis
@@ -69,4 +70,4 @@ def l1_spirit(
             normal=1.0,
         )
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)

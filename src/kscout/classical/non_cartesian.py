@@ -21,6 +21,9 @@ MARGIN = 12
 LEAST = 1e-3
 """Of the weight of a sample: what no sample tells of stays small, and so does rounding."""
 
+LEAST_REACH = 4
+"""Cycles per field of view: less is a trajectory in other units, such as +-0.5 or +-pi."""
+
 N_GRIDDING = 30
 """Conjugate gradients that put the centre on the grid."""
 
@@ -71,21 +74,13 @@ def spirit_non_cartesian(
         if the trajectory leaves the grid or has another number of samples, or its centre says too
         little
     """
-    if trajectory.shape != (samples.shape[-1], 2):
-        raise UserError(
-            f"the trajectory is {tuple(trajectory.shape)} for {samples.shape[-1]} samples: valid "
-            f"is {(samples.shape[-1], 2)}"
-        )
-    if acs_size > min(shape):
-        raise UserError(f"acs_size {acs_size} is larger than the grid {shape}")
-    if weights is not None and (weights.shape != trajectory.shape[:1] or not (weights > 0).all()):
-        raise UserError(f"weights are {tuple(weights.shape)}: valid is one above 0 of each sample")
+    _refuse_odd(samples, trajectory, shape, acs_size, weights)
     weights = density_compensation(trajectory, shape) if weights is None else weights
 
     def backwards(of_samples: Tensor) -> Tensor:
         return image_to_kspace(samples_to_image(weights * of_samples, trajectory, shape))
 
-    def of_slice(y: Tensor) -> Tensor:
+    def of_slice(y: Tensor, alive: Tensor) -> Tensor:
         acs = gridded_centre(y, trajectory, weights, acs_size)[0]
         operator = SpiritOperator(calibrate(acs, kernel_size, regularisation), shape)
 
@@ -101,6 +96,42 @@ def spirit_non_cartesian(
         completed[i] = heard(of_slice, samples[i : i + 1], shape)[0]
         advance(i + 1, len(samples))
     return completed
+
+
+def refuse_other_units(trajectory: Tensor) -> None:
+    """``UserError`` for a trajectory that hardly leaves DC, as in units of 1/pixel or radians."""
+    reach = float(trajectory.abs().max()) if len(trajectory) else 0.0
+    if reach < LEAST_REACH:
+        raise UserError(
+            f"the trajectory reaches {reach:.3g} cycles per field of view: valid units are these, "
+            "+-64 for 128 pixels"
+        )
+
+
+def _refuse_odd(
+    samples: Tensor,
+    trajectory: Tensor,
+    shape: tuple[int, int],
+    acs_size: int,
+    weights: Tensor | None,
+) -> None:
+    if samples.ndim != 3 or not samples.is_complex():
+        raise UserError(
+            f"samples are {samples.dtype} {tuple(samples.shape)}: valid is complex "
+            "(slice, coil, sample)"
+        )
+    if not torch.isfinite(torch.view_as_real(samples)).all():
+        raise UserError("the samples hold NaN or infinity")
+    if trajectory.shape != (samples.shape[-1], 2):
+        raise UserError(
+            f"the trajectory is {tuple(trajectory.shape)} for {samples.shape[-1]} samples: valid "
+            f"is {(samples.shape[-1], 2)}"
+        )
+    refuse_other_units(trajectory)
+    if acs_size > min(shape):
+        raise UserError(f"acs_size {acs_size} is larger than the grid {shape}")
+    if weights is not None and (weights.shape != trajectory.shape[:1] or not (weights > 0).all()):
+        raise UserError(f"weights are {tuple(weights.shape)}: valid is one above 0 of each sample")
 
 
 def gridded_centre(samples: Tensor, trajectory: Tensor, weights: Tensor, size: int) -> Tensor:

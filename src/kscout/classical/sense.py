@@ -26,6 +26,7 @@ def sense(
     crop: Crop = 0.8,
     n_iterations: Iterations = 30,
     damping: Annotated[float, Field(ge=0, description="Tikhonov of the image")] = 0.01,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     r"""The image that explains what was acquired, by least squares.
@@ -39,6 +40,7 @@ def sense(
     kspace : complex ``(slice, coil, ky, kx)``, zero where nothing was acquired
     mask : {0, 1} ``(ky, kx)``
     acs : fully sampled block that the maps of each slice come from
+    calibration : such a block of a separate scan, see :func:`~kscout.classical.spirit.spirit`
     damping : :math:`\varepsilon`; the coils' sensitivities have unit norm at every pixel
     advance : called after every slice with done and total
 
@@ -57,7 +59,7 @@ def sense(
         m = conjugate_gradients(normal, _weighted(maps, y), n_iterations, inner=slice_inner)
         return _coils(maps, m)
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)
 
 
 def l1_sense(
@@ -72,15 +74,19 @@ def l1_sense(
         float, Field(ge=0, description="weight of wavelets, of the largest pixel")
     ] = 0.002,
     seed: int = 0,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     r"""SENSE of an image that is sparse in wavelets, by FISTA (Beck & Teboulle 2009).
 
-    .. math:: \min_m \tfrac12 \|D F S m - y\|^2 + \lambda \|\Psi m\|_1
+    .. math:: \min_m \tfrac12 \|D F S m - y\|^2 + \lambda \sum_r \|(\Psi m)_r\|_2
+
+    with the norm over the maps, of which there is one or two, at every wavelet coefficient r but
+    the coarsest. The basis moves at every step, as in l1-SPIRiT.
 
     Parameters
     ----------
-    kspace, mask, acs, advance : as for :func:`sense`
+    kspace, mask, acs, calibration, advance : as for :func:`sense`
     sparsity : :math:`\lambda` in units of the zero-filled image's largest modulus
     seed : of the shifts of the basis
 
@@ -104,7 +110,7 @@ def l1_sense(
             momentum = next_momentum
         return _coils(maps, m)
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)
 
 
 def _maps(centre: Tensor, mask: Tensor, n_maps: int, crop: float) -> Tensor:

@@ -27,7 +27,12 @@ def ignore(done: int, total: int) -> None:
 
 @torch.no_grad()
 def each_slice(
-    reconstruct: Reconstruct, kspace: Tensor, mask: Tensor, acs: Acs, advance: Advance
+    reconstruct: Reconstruct,
+    kspace: Tensor,
+    mask: Tensor,
+    acs: Acs,
+    calibration: Tensor | None,
+    advance: Advance,
 ) -> Tensor:
     """``reconstruct`` of every slice, brought to a largest modulus of about 1 and back.
 
@@ -37,7 +42,9 @@ def each_slice(
     ----------
     kspace : complex ``(slice, coil, ky, kx)``; what the mask leaves out is not looked at
     mask : {0, 1} ``(ky, kx)``
-    acs : rows and columns around DC that the mask acquires
+    acs : rows and columns around DC that the mask acquires, or of ``calibration``
+    calibration : complex ``(slice, coil, rows, columns)``, the centre of a separate scan of the
+        same coils, on the same grid of k-space; of ``kspace`` itself if None
 
     Raises
     ------
@@ -45,29 +52,40 @@ def each_slice(
         if shapes do not fit, the mask is not binary or lacks a point of the centre, or an acquired
         point is not finite
     """
-    _refuse_odd(kspace, mask, acs)
+    _refuse_odd(kspace, mask)
+    if calibration is None:
+        _refuse_no_centre(mask, acs)
+    else:
+        _refuse_odd_centre(calibration, kspace, acs)
     rows, columns = centre_block(mask.shape, acs)
     sampled = mask.to(kspace.device) != 0
     weights = sampled.to(kspace.real.dtype)
-
-    def of_slice(y: Tensor) -> Tensor:
-        return reconstruct(y, weights, y[0][:, rows, columns])
 
     completed = torch.empty_like(kspace)
     for i in range(len(kspace)):
         y = torch.where(sampled, kspace[i : i + 1], 0)
         if not torch.isfinite(torch.view_as_real(y)).all():
             raise UserError(f"slice {i} holds NaN or infinity at acquired points")
+
+        def of_slice(y: Tensor, alive: Tensor, i: int = i) -> Tensor:
+            if calibration is None:
+                return reconstruct(y, weights, y[0][:, rows, columns])
+            centre = calibration[i, alive]
+            return reconstruct(y, weights, centre / _size(centre))
+
         completed[i] = heard(of_slice, y, (mask.shape[0], mask.shape[1]))[0]
         advance(i + 1, len(kspace))
     return completed
 
 
-def heard(reconstruct: Callable[[Tensor], Tensor], y: Tensor, shape: tuple[int, int]) -> Tensor:
+def heard(
+    reconstruct: Callable[[Tensor, Tensor], Tensor], y: Tensor, shape: tuple[int, int]
+) -> Tensor:
     """``reconstruct`` of one slice without silent coils, at a largest modulus of about 1, and back.
 
     Parameters
     ----------
+    reconstruct : of the coils that are left, and which these are, bool ``(coil,)``
     y : complex ``(1, coil, ...)``, finite: what was acquired
     shape : ``(ky, kx)`` of what is completed
 
@@ -78,13 +96,27 @@ def heard(reconstruct: Callable[[Tensor], Tensor], y: Tensor, shape: tuple[int, 
     completed = y.new_zeros(1, y.shape[1], *shape)
     alive = (y[0] != 0).flatten(1).any(1)
     if alive.any():
-        largest = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)
-        scale = torch.exp2(largest.log2().round())  # a power of two: there and back to the bit
-        completed[:, alive] = reconstruct(y[:, alive] / scale) * scale
+        scale = _size(y)
+        completed[:, alive] = reconstruct(y[:, alive] / scale, alive) * scale
     return completed
 
 
-def _refuse_odd(kspace: Tensor, mask: Tensor, acs: Acs) -> None:
+def _size(y: Tensor) -> Tensor:
+    """About the largest modulus: a power of two, so that it is there and back to the bit."""
+    largest = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)
+    return torch.exp2(largest.log2().round())
+
+
+def _refuse_odd_centre(calibration: Tensor, kspace: Tensor, acs: Acs) -> None:
+    valid = (*kspace.shape[:2], *acs)
+    if calibration.shape != valid or not calibration.is_complex():
+        given = f"{calibration.dtype} {tuple(calibration.shape)}"
+        raise UserError(f"calibration is {given}: valid is complex {valid}")
+    if not torch.isfinite(torch.view_as_real(calibration)).all():
+        raise UserError("calibration holds NaN or infinity")
+
+
+def _refuse_odd(kspace: Tensor, mask: Tensor) -> None:
     if kspace.ndim != 4 or not kspace.is_complex():
         raise UserError(
             f"k-space is {kspace.dtype} {tuple(kspace.shape)}: valid is complex "
@@ -95,6 +127,10 @@ def _refuse_odd(kspace: Tensor, mask: Tensor, acs: Acs) -> None:
         raise UserError(
             f"the mask is {mask.dtype} {tuple(mask.shape)}: valid is 0 and 1 of {plane}"
         )
+
+
+def _refuse_no_centre(mask: Tensor, acs: Acs) -> None:
+    plane = tuple(mask.shape)
     if not all(0 < size <= n for size, n in zip(acs, plane, strict=True)):
         raise UserError(f"a fully sampled centre of {acs} is impossible: the plane is {plane}")
     absent = int((mask[centre_block(plane, acs)] == 0).sum())

@@ -33,6 +33,7 @@ def spirit(
     data_weight: Annotated[
         float | None, Field(gt=0, description="of acquired points; else they stay as they are")
     ] = None,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     r"""Least squares by conjugate gradients.
@@ -53,6 +54,8 @@ def spirit(
     kspace : complex ``(slice, coil, ky, kx)``, zero where nothing was acquired
     mask : {0, 1} ``(ky, kx)``
     acs : rows and columns of the fully sampled block around DC; each slice's kernel is fitted on it
+    calibration : complex ``(slice, coil, rows, columns)``, such a block of a separate scan; else
+        that of ``kspace``
     advance : called after every slice with done and total
 
     Returns
@@ -75,7 +78,7 @@ def spirit(
         )
         return y + change
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)
 
 
 def spirit_pocs(
@@ -86,6 +89,7 @@ def spirit_pocs(
     kernel_size: KernelSize = 5,
     regularisation: Regularisation = 0.01,
     n_iterations: Iterations = 20,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     """Projections in turn: onto what the kernel expects, and onto what was acquired.
@@ -96,7 +100,7 @@ def spirit_pocs(
 
     Parameters
     ----------
-    kspace, mask, acs, advance : as for :func:`spirit`
+    kspace, mask, acs, calibration, advance : as for :func:`spirit`
 
     Returns
     -------
@@ -114,7 +118,7 @@ def spirit_pocs(
             x = x + change
         return x
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)
 
 
 def operator_of(

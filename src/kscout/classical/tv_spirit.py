@@ -24,6 +24,7 @@ def tv_spirit(
     sparsity: Annotated[
         float, Field(ge=0, description="weight of differences, of the largest pixel")
     ] = 0.002,
+    calibration: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
     r"""Piecewise smooth where the kernel leaves open what k-space is.
@@ -37,7 +38,7 @@ def tv_spirit(
 
     Parameters
     ----------
-    kspace, mask, acs, advance : as for :func:`~kscout.classical.spirit.spirit`
+    kspace, mask, acs, calibration, advance : as for :func:`~kscout.classical.spirit.spirit`
     n_iterations : of ADMM
     sparsity : :math:`\lambda` in units of the largest modulus of the zero-filled coil images
 
@@ -61,7 +62,7 @@ def tv_spirit(
             normal=normal,
         )
 
-    return each_slice(reconstruct, kspace, mask, acs, advance)
+    return each_slice(reconstruct, kspace, mask, acs, calibration, advance)
 
 
 def differences(images: Tensor) -> Tensor:

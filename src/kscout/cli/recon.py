@@ -54,7 +54,8 @@ def recon(
 
     Options: of all SPIRiTs `kernel_size`, `regularisation`, `n_iterations`; of spirit `damping`,
     `data_weight`; of l1-spirit, tv-spirit and l1-sense `sparsity`; of sense and l1-sense `n_maps`,
-    `crop`, `n_iterations`; of sense `damping`; of grappa `kernel_size`, `regularisation`.
+    `crop`, `n_iterations`; of sense `damping`; of grappa `kernel_size`, `regularisation`; off the
+    grid those of spirit, and `acs_size`.
 
     Examples:
 

@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,8 @@ from kscout.data.slices import Geometry, KspaceSet, Splits
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import centre_block, kspace_to_image
+
+_MOST_NIFTI = 2**15 - 1
 
 
 def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -> None:
@@ -47,10 +49,16 @@ def write_hdf5(path: str | Path, kspace: Tensor, geometry: Geometry = UNKNOWN) -
 def _hdf5(path: str | Path) -> Iterator[h5py.File]:
     """A file to be filled, which appears whole or not at all."""
     with atomic_path(path) as temporary:
+        file = h5py.File(temporary, "w")
         try:
-            with h5py.File(temporary, "w") as file:
-                yield file
-        except RuntimeError as error:  # HDF5, of a file that could not grow, when it is closed
+            yield file
+        except BaseException:
+            with suppress(RuntimeError):
+                file.close()
+            raise
+        try:
+            file.close()
+        except RuntimeError as error:  # HDF5, of a file that could not grow
             raise OSError(f"HDF5 could not write it ({error})") from error
 
 
@@ -59,10 +67,10 @@ def _fill_hdf5(
     slices: Iterable[Tensor],
     shape: Sequence[int],
     to_images: Callable[[Tensor], Tensor],
-    field: Sequence[int],
+    image_matrix: Sequence[int],
 ) -> None:
     kspace = file.create_dataset("kspace", tuple(shape), "c8")
-    image = file.create_dataset("reconstruction_rss", (shape[0], *field), "f4")
+    image = file.create_dataset("reconstruction_rss", (shape[0], *image_matrix), "f4")
     largest, square = 0.0, 0.0
     for index, one in enumerate(slices):
         rss = root_sum_of_squares(to_images(one)).float()
@@ -119,6 +127,11 @@ def _stream_nifti(
 
     if not str(path).endswith((".nii", ".nii.gz")):
         raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz")
+    if max(shape) > _MOST_NIFTI:
+        raise UserError(
+            f"{path}: NIfTI has up to {_MOST_NIFTI} voxels along an axis, and {max(shape)} are "
+            "needed: valid is .h5"
+        )
     dtype = np.dtype("<c8" if is_complex else "<f4")
     header = nibabel.Nifti1Header(endianness="<")
     header.set_data_shape(tuple(shape))
@@ -142,8 +155,8 @@ def _opened(path: Path) -> "IO[bytes] | gzip.GzipFile":
 def _affine_of(scan: Scan) -> np.ndarray:
     """Of a scan's images, which may show less than its plane."""
     if scan.affine is None:
-        return _affine((*scan.field, scan.n_slices), scan.geometry)
-    rows, columns = centre_block(scan.plane, scan.field)
+        return _affine((*scan.image_matrix, scan.n_slices), scan.geometry)
+    rows, columns = centre_block(scan.plane, scan.image_matrix)
     affine = scan.affine.copy()
     affine[:3, 3] += affine[:3, :2] @ [rows.start, columns.start]
     return affine
@@ -186,8 +199,8 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     """An open scan as a file, slice by slice.
 
     ``.h5``, ``.cfl`` and ``.npy`` (``(slice, coil, ky, kx)``): k-space; ``.nii`` and ``.nii.gz``:
-    magnitude image, root sum of squares over coils. Images show the scan's field. HDF5 keeps
-    geometry, affine, field, noise, notes, and that k-space was simulated.
+    magnitude image, root sum of squares over coils. Images are of its image matrix. HDF5 keeps
+    geometry, affine, image matrix, noise, notes, and that k-space was simulated.
 
     Parameters
     ----------
@@ -204,19 +217,19 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
     magnitudes = (root_sum_of_squares(scan.coil_images(one)).float() for one in slices)
     if path.suffix == ".h5":
         with _hdf5(path) as file:
-            _fill_hdf5(file, slices, scan.shape, scan.coil_images, scan.field)
+            _fill_hdf5(file, slices, scan.shape, scan.coil_images, scan.image_matrix)
             if (noise := scan.noise()) is not None:
                 file["noise"] = noise.numpy()
             file.attrs.update(scan.geometry._asdict())
             file.attrs["simulated"] = scan.simulated
-            if scan.field != scan.plane:
-                file.attrs["field"] = scan.field
+            if scan.image_matrix != scan.plane:
+                file.attrs["image_matrix"] = scan.image_matrix
             if scan.affine is not None:
                 file.attrs["affine"] = scan.affine
             # Of fixed length: readers that distrust files can look at it without danger.
             file.attrs["notes"] = np.bytes_("\n".join(scan.notes) or " ")
     elif path.name.endswith((".nii", ".nii.gz")):
-        shape = (*scan.field, scan.n_slices)
+        shape = (*scan.image_matrix, scan.n_slices)
         _stream_nifti(
             path,
             magnitudes,
@@ -227,11 +240,11 @@ def write_scan(path: Path, scan: Scan, advance: Advance, *, images: bool = False
             said="kscout" + "; simulated from magnitude images" * scan.simulated,
         )
     elif path.suffix == ".npy" and images:
-        write_npy(path, magnitudes, (scan.n_slices, *scan.field))
+        write_npy(path, magnitudes, (scan.n_slices, *scan.image_matrix))
     elif path.suffix == ".npy":
         write_npy(path, slices, scan.shape)
     elif images:
-        write_cfl(path, (one[None] for one in magnitudes), (scan.n_slices, 1, *scan.field))
+        write_cfl(path, (one[None] for one in magnitudes), (scan.n_slices, 1, *scan.image_matrix))
     else:
         write_cfl(path, slices, scan.shape)
 

@@ -64,22 +64,42 @@ class ByMethod:
         self.n_other, self.least_kept = 0, 1.0
         self.scarce: tuple[int, int] | None = None
 
-    def __call__(self, kspace: Tensor) -> Tensor:
-        """Complex ``(coil, ky, kx)``, zero where nothing was acquired, to completed k-space."""
+    def __call__(self, kspace: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Of one slice.
+
+        Parameters
+        ----------
+        kspace : complex ``(coil, ky, kx)``, zero where nothing was acquired
+        reference : likewise, of a separate scan to calibrate on; else ``kspace`` itself
+
+        Returns
+        -------
+        completed k-space, complex ``(coil, ky, kx)``
+        """
         mask = self._mask & sampled_points(kspace)
         self.n_other += int(not torch.equal(mask, self._mask))
         if mask.all():
             return kspace
-        acs = self._asked or calibration_size(mask)
+        calibrating = kspace * mask if reference is None else reference
+        acs = self._asked or calibration_size(sampled_points(calibrating))
         alive = (kspace * mask != 0).flatten(1).any(1)
+        rows, columns = centre_block(mask.shape, acs)
+        centre = calibrating[:, rows, columns]
         there, back = self._whiteners(tuple(alive.tolist()))
         if self._n_coils is not None:
-            there, back = self._compressed(kspace[alive] * mask, there, back, acs)
+            there, back = self._compressed(kspace[alive] * mask, centre[alive], there, back)
         self._count_equations(acs, len(there))
-        virtual = mix_coils(kspace[alive], there)
+        calibration = None if reference is None else mix_coils(centre[alive], there)[None]
         completed = torch.zeros_like(kspace)
         completed[alive] = mix_coils(
-            self._method(virtual[None], mask, acs, **self._options)[0], back
+            self._method(
+                mix_coils(kspace[alive], there)[None],
+                mask,
+                acs,
+                calibration=calibration,
+                **self._options,
+            )[0],
+            back,
         )
         return completed
 
@@ -101,12 +121,11 @@ class ByMethod:
         return there, torch.linalg.solve_triangular(there, identity, upper=False)
 
     def _compressed(
-        self, kspace: Tensor, there: Tensor, back: Tensor, acs: Acs
+        self, kspace: Tensor, centre: Tensor, there: Tensor, back: Tensor
     ) -> tuple[Tensor, Tensor]:
-        rows, columns = centre_block(self._mask.shape, acs)
         white = mix_coils(kspace, there)
         n_coils = min(self._n_coils or len(white), len(white))
-        fewer = compression(white[:, rows, columns], n_coils)
+        fewer = compression(mix_coils(centre, there), n_coils)
         kept = mix_coils(white, fewer).norm() ** 2 / white.norm() ** 2
         self.least_kept = min(self.least_kept, float(kept))
         return fewer @ there, back @ fewer.mH

@@ -35,7 +35,7 @@ from kscout.sampling import SAMPLERS, Budget
 
 Model = TypeVar("Model", bound=BaseModel)
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-RUNTIME = {"seed", "advance", "weights"}
+RUNTIME = {"seed", "advance", "weights", "calibration"}
 """Keyword arguments that are never in a configuration."""
 
 USES = {

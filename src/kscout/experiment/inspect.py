@@ -14,7 +14,7 @@ from kscout.data.formats.scan import UNKNOWN
 from kscout.data.writers import write_scan
 from kscout.experiment.config import set_paths
 from kscout.experiment.progress import progress_bar
-from kscout.sampling.pattern import LEAST_ACS, Pattern, find_pattern
+from kscout.sampling.pattern import LEAST_ACS, Pattern, find_acs, find_pattern
 
 
 def parse_reading(words: Sequence[str]) -> dict[str, Any]:
@@ -83,6 +83,9 @@ def _sampling(scan: Scan, pattern: Pattern) -> list[tuple[str, str]]:
         marked = scan.calibration
         extent = (int(marked.any(1).sum()), int(marked.any(0).sum()))
         said.append(("ACS by flag", f"{extent[0]} x {extent[1]} (ky, kx)"))
+    if scan.reference is not None:
+        rows, columns = find_acs(scan.reference.sampled())
+        said.append(("ACS apart", f"{rows} x {columns} (ky, kx), of a separate scan"))
     return said
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kscout.classical import spirit_non_cartesian
+from kscout.classical.non_cartesian import refuse_other_units
 from kscout.data.formats import Scan
 from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
 from kscout.data.formats.scan import Advance, slice_told
@@ -45,6 +46,7 @@ class NonCartesianReconstruction(Scan):
             raise UserError(
                 f"{trajectory} has {len(self._trajectory)} places: {file} has {n} samples"
             )
+        refuse_other_units(self._trajectory)
         self._grid = _grid(matrix, self._trajectory)
         note = "reconstructed by kscout, spirit_non_cartesian"
         super().__init__(file, (n_slices, n_coils, *self._grid), notes=[note])
@@ -56,7 +58,13 @@ class NonCartesianReconstruction(Scan):
         self._weights = density_compensation(self._trajectory, self._grid)
 
     def remarks(self) -> list[str]:
-        """Nothing more than is said at the start."""
+        """What can be said once slices were read."""
+        reach, half = self._trajectory.abs().amax(0).tolist(), [n / 2 for n in self._grid]
+        if all(r < h / 2 for r, h in zip(reach, half, strict=True)):
+            return [
+                f"note: the trajectory reaches {reach[0]:.4g} x {reach[1]:.4g} (ky, kx) of "
+                f"+-{half[0]:g} x {half[1]:g}: the image is smooth, unless units are other ones"
+            ]
         return []
 
     def _read(self, index: int) -> Tensor:

@@ -28,8 +28,11 @@ from kscout.sampling.pattern import find_pattern
 MOST_ELONGATED = 16
 """Times that a plane may be longer than wide without a remark."""
 
-Fill = Callable[[Tensor], Tensor]
-"""Of one slice, complex ``(coil, ky, kx)``: what was acquired to completed k-space."""
+Fill = Callable[[Tensor, Tensor | None], Tensor]
+"""Of one slice, complex ``(coil, ky, kx)``: what was acquired to completed k-space.
+
+The second is the slice of the scan's reference, if it has one.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Reconstruction(Scan):
 
     Attributes
     ----------
-    silent : coils that hold nothing but zeros in a slice that was read
+    silent : coils that hold nothing but zeros in a slice that was read, others of which do not
+    empty : slices that were read and hold nothing but zeros
+    n_left : most points of a slice that stayed zero
     nmse : mean over the slices that were read and are fully sampled, of the image of each against
         that of its full data; None without such
     """
@@ -79,10 +84,12 @@ class Reconstruction(Scan):
     def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
         notes = (*scan.notes, note)
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
-        self.affine, self.field = scan.affine, scan.field
+        self.affine, self.image_matrix = scan.affine, scan.image_matrix
         self._scan, self._fill, self._full = scan, fill, full
         self._nmse: list[float] = []
         self.silent: set[int] = set()
+        self.empty: list[int] = []
+        self.n_left = 0
 
     def read(self, index: int) -> Tensor:
         """One slice, complex64 ``(coil, ky, kx)``; ``UserError`` also where the method fails."""
@@ -92,10 +99,17 @@ class Reconstruction(Scan):
         kspace = self._scan.read(index)
         alive = (kspace != 0).flatten(1).any(1)
         if not alive.any():
+            self.empty.append(index)
             return kspace
+        reference = self._scan.reference
+        calibrating = None if reference is None else reference.read(index)
         self.silent |= set(torch.nonzero(~alive).flatten().tolist())
         with slice_told(self.path, index):
-            completed = self._fill(kspace)
+            try:
+                completed = self._fill(kspace, calibrating)
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+                raise UserError(" ".join(str(error).split())[:200]) from error
+        self.n_left = max(self.n_left, int((~sampled_points(completed)).sum()))
         if not torch.isfinite(torch.view_as_real(completed)).all():
             raise UserError(f"{self.path}: slice {index}: the reconstruction is not finite")
         if self._full and sampled_points(kspace).all():
@@ -113,6 +127,14 @@ class Reconstruction(Scan):
         if self.silent:
             named = ", ".join(str(coil) for coil in sorted(self.silent))
             said.append(f"note: coil {named} holds nothing but zeros in some slices")
+        if self.empty:
+            named, more = ", ".join(map(str, self.empty[:8])), len(self.empty) > 8
+            said.append(f"note: slice {named}{' and more' * more} holds nothing but zeros")
+        if self.n_left:
+            said.append(
+                f"note: up to {self.n_left} points of a slice stay zero: the method reaches no "
+                "acquired point from them"
+            )
         if isinstance(self._fill, ByMethod):
             said += self._fill.remarks()
         if self.nmse is not None:
@@ -261,7 +283,8 @@ def _by_method(
             f"{scan.path}: {scan.n_coils} coils cannot become {n_coils}: valid is 1 to "
             f"{scan.n_coils}"
         )
-    acs = chosen_acs(request.acs, mask, console)
+    calibrated = mask if scan.reference is None else scan.reference.sampled()
+    acs = chosen_acs(request.acs, calibrated, console)
     covariance = covariance_of(scan, console) if request.prewhiten else None
     if mask.all():
         console.print("nothing is missing: such slices stay as they are (see --mask)", **PLAIN)
@@ -283,12 +306,12 @@ def _fill_by_run(run: FittedRun, folder: Path, scan: Scan, acquired: Tensor) -> 
     scale = run.coil_scale[:, None, None]
 
     @torch.no_grad()
-    def fill(kspace: Tensor) -> Tensor:
+    def fill(kspace: Tensor, reference: Tensor | None) -> Tensor:
         n_lost = int((run.mask & ~sampled_points(kspace)).sum())
         if n_lost > MOST_ACCIDENTAL * run.mask.numel():
             raise UserError(f"lacks {n_lost} points of the mask, which other slices have")
         scaled = (kspace * scale)[None]
-        mask = masks_of_slices(run.sampler, scaled, run.reconstructor)
+        mask = masks_of_slices(run.sampler, scaled, run.reconstructor) * sampled_points(kspace)
         completed: Tensor = run.reconstructor(scaled * mask, mask)[0] / scale
         return completed
 

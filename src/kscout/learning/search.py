@@ -114,7 +114,7 @@ class TileGrams:
         if not gram.diagonal().real.any():
             return float(self.energy[missing].sum() / self.energy.sum())
         kernel = solve_kernel(gram, cross, self.kernel_size, regularisation)
-        weights = kernel.reshape(self.n_coils, -1).mT.to(gram.dtype)
+        weights = kernel.reshape(self.n_coils, -1).mT
         explained = 2 * (weights.conj() * cross).sum().real
         quadratic = (weights.conj() * (gram @ weights)).sum().real
         residual = self.energy[missing].sum() - explained + quadratic

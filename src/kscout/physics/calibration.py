@@ -77,7 +77,7 @@ def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: 
 
     Returns
     -------
-    complex64 kernel ``(coil_out, coil_in, kh, kw)``
+    complex128 kernel ``(coil_out, coil_in, kh, kw)``
     """
     n, n_coils = cross.shape
     load = regularisation * gram.diagonal().real.mean()
@@ -95,7 +95,7 @@ def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: 
     unit[own, coils] = 1
     free, pinned = torch.cholesky_solve(torch.cat([cross, unit], 1), factor).split(n_coils, 1)
     weights = free - pinned * (free[own, coils] / pinned[own, coils])
-    return weights.mT.reshape(n_coils, n_coils, kernel_size, kernel_size).to(torch.complex64)
+    return weights.mT.reshape(n_coils, n_coils, kernel_size, kernel_size)
 
 
 def normal_equations(

@@ -5,7 +5,7 @@ import torch
 
 from kscout.data.formats import format_of, open_scan
 from kscout.data.slices import Geometry
-from kscout.data.writers import write_hdf5
+from kscout.data.writers import write_hdf5, write_scan
 from kscout.errors import UserError
 from laws import complex_normal
 from mrd_files import lines_of, plane, space_2d, write_mrd
@@ -48,11 +48,32 @@ def test_the_header_says_voxels_oversampling_and_padding(tmp_path):
     path = save(tmp_path / "a.h5", complex_normal((3, 2, 8, 10)), ismrmrd_header=header(tmp_path))
     with open_scan(path) as scan:
         assert scan.geometry == Geometry((2.0, 3.0), 0, 5.0)
-        assert (scan.plane, scan.field) == ((8, 10), (4, 10))
+        assert (scan.plane, scan.image_matrix) == ((8, 10), (4, 10))
         assert "images show the middle 4 x 10 of 8 x 10: the rest is oversampling" in scan.notes
     changed = header(tmp_path, centre=(3, 0)).replace(b"<maximum>9", b"<maximum>6")
     with open_scan(save(path, complex_normal((3, 2, 8, 10)), ismrmrd_header=changed)) as scan:
         assert "padded by its header: 2 columns left, 1 right, are zero" in scan.notes
+
+
+def test_only_a_plane_of_the_encoded_matrix_is_cropped(tmp_path):
+    shape = (3, 2, 4, 10)  # somebody removed the readout's oversampling, and kept the header
+    path = save(tmp_path / "a.h5", complex_normal(shape), ismrmrd_header=header(tmp_path))
+    with open_scan(path) as scan:
+        assert scan.image_matrix == scan.plane == (4, 10)
+
+
+@pytest.mark.parametrize(
+    "affine", [np.zeros((4, 4)), np.ones((4, 4)), np.full((4, 4), np.nan), np.eye(3),
+               np.diag([1e9, 1, 1, 1]), np.diag([1.0, 1, 1, 2])],
+)  # fmt: skip
+def test_an_affine_that_cannot_be_is_not_believed(tmp_path, affine):
+    with h5py.File(save(tmp_path / "a.h5", complex_normal((3, 2, 8, 10))), "r+") as file:
+        file.attrs["affine"] = affine
+        file.attrs["voxel_size"] = (1e300, 2.0)
+    with open_scan(tmp_path / "a.h5") as scan:
+        assert scan.affine is None
+        assert scan.geometry.voxel_size == (1.0, 1.0)
+        write_scan(tmp_path / "a.nii", scan, lambda *counts: None)
 
 
 def test_a_damaged_header_is_a_note(tmp_path):

@@ -12,6 +12,7 @@ from kscout.data.writers import write_scan
 from kscout.errors import UserError
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image, readout_to_space, space_to_readout
+from kscout.sampling import FIXED_MASKS, Budget
 from laws import complex_normal, relative_error
 from mrd_files import Line, Space, lines_of, oversampled, plane, space_2d, write_mrd
 
@@ -143,7 +144,7 @@ def test_phase_oversampling_stays_in_kspace_and_is_cropped_from_images(tmp_path)
     expected = root_sum_of_squares(kspace_to_image(kspace))[:, 3:8]  # 10 // 2 becomes 5 // 2
     for source in (path, tmp_path / "b.h5"):
         with open_scan(source) as scan:
-            assert (scan.plane, scan.field) == ((6, 10), (6, 5))
+            assert (scan.plane, scan.image_matrix) == ((6, 10), (6, 5))
             assert [note for note in scan.notes if "images" in note] == [
                 "images show the middle 6 x 5 of 6 x 10: the rest is oversampling"
             ]
@@ -162,7 +163,7 @@ def test_oversampled_slabs_show_the_middle_partitions(tmp_path):
     space = Space((4, 6, 8), (4, 6, 5), (8.0, 18.0, 40.0), (8.0, 18.0, 25.0))
     lines = [Line(kspace[:, :, i, j].numpy(), step=(i, j)) for i in range(6) for j in range(8)]
     with open_scan(write_mrd(tmp_path / "a.mrd", space, lines)) as scan:
-        assert (scan.plane, scan.field) == ((6, 8), (6, 5))
+        assert (scan.plane, scan.image_matrix) == ((6, 8), (6, 5))
         assert scan.coil_images(scan.read(1)).shape == (2, 6, 5)
 
 
@@ -212,6 +213,36 @@ def test_reversed_readouts_are_turned_round(tmp_path):
         kspace.flip(1), [1, 3, 5], flags=(ismrmrd.ACQ_IS_REVERSE,)
     )
     assert torch.equal(read(write_mrd(tmp_path / "a.h5", space_2d(7, 6), lines))[0], kspace)
+
+
+def test_what_is_discarded_of_a_reversed_readout_was_acquired_first(tmp_path):
+    kspace, junk = plane(2, (8, 6)), torch.full((2, 3, 6), 9e9 + 0j)
+    there = torch.cat([junk, kspace, junk[:, :1]], 1)
+    back = torch.cat([junk, kspace.flip(1), junk[:, :1]], 1)
+    discard = {"discard_pre": 3, "discard_post": 1}
+    lines = lines_of(there, [0, 2, 4], head={**discard, "center_sample": 3 + 4})
+    head = {**discard, "center_sample": 1 + 4}  # counted after it is turned round
+    lines += lines_of(back, [1, 3, 5], flags=(ismrmrd.ACQ_IS_REVERSE,), head=head)
+    assert torch.equal(read(write_mrd(tmp_path / "a.h5", space_2d(8, 6), lines))[0], kspace)
+
+
+def test_the_centre_of_a_whole_readout_is_believed(tmp_path):
+    kspace, space = plane(2, (12, 6)), space_2d(12, 6)
+
+    def with_centres(*centres):
+        lines = [
+            line
+            for step, centre in enumerate(centres)
+            for line in lines_of(kspace, [step], head={"center_sample": centre})
+        ]
+        return read(write_mrd(tmp_path / "a.h5", space, lines))[0]
+
+    for centres in ([6] * 6, [0] * 6, [6, 0] * 3, [5] * 6):
+        assert torch.equal(with_centres(*centres), kspace)
+    with pytest.raises(UserError, match="mixes acquisitions of 5 and 6 as the central sample"):
+        with_centres(*[6, 5] * 3)
+    with pytest.raises(UserError, match="12 samples around number 3 do not fit the encoded"):
+        with_centres(*[3] * 6)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +318,7 @@ def spoilt(samples, value):
 
 BAD = {
     "line 11 is missing": (space_2d(6, 20), lost_line),
-    "slice 1 lacks line 11, which another slice has": (
+    "slice 1 lacks line 11, which another slice has .allow_missing=true reads": (
         space_2d(6, 20),
         lambda lines: [Line(x.samples, x.step, counters={"slice": 0}) for x in lines]
         + [Line(x.samples, x.step, counters={"slice": 1}) for x in lost_line(lines)],
@@ -330,12 +361,70 @@ def test_bad_files_are_refused_in_one_line(tmp_path, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_lost_line_of_an_accelerated_scan_is_noticed(tmp_path):
+@pytest.mark.parametrize("acs", [range(0), range(16, 24)])
+def test_a_lost_line_of_an_accelerated_scan_is_noticed(tmp_path, acs):
     kspace = plane(2, (6, 40))
-    steps = [step for step in range(0, 40, 2) if step != 12]
+    steps = sorted({*range(0, 40, 2), *acs} - {12})
     path = write_mrd(tmp_path / "a.h5", space_2d(6, 40, acceleration=2), lines_of(kspace, steps))
-    with pytest.raises(UserError, match="line 12 is missing"):
+    with pytest.raises(UserError, match=r"line 12 is missing.*allow_missing=true reads"):
         open_scan(path)
+    got, scan = read(path, allow_missing=True)
+    assert torch.equal(got, kspace * scan.sampled())
+    assert scan.sampled().any(0).nonzero().flatten().tolist() == steps
+
+
+def test_slices_that_lack_lines_are_read_if_asked_to(tmp_path):
+    kspace = [plane(2, (6, 20), i) for i in range(2)]
+    lines = lines_of(kspace[0], counters={"slice": 0}) + lost_line(
+        lines_of(kspace[1], counters={"slice": 1})
+    )
+    with open_scan(
+        write_mrd(tmp_path / "a.h5", space_2d(6, 20), lines), {"allow_missing": True}
+    ) as scan:
+        assert torch.equal(scan.read(0), kspace[0])
+        assert not scan.read(1)[..., 11].any()
+        assert scan.sampled().all()
+
+
+@pytest.mark.parametrize("acceleration", [2, 4, 8])
+@pytest.mark.parametrize("kind", [kind for kind in FIXED_MASKS if kind != "file"])
+def test_masks_of_every_kind_are_read_back(tmp_path, kind, acceleration):
+    shape = (40, 36)
+    acs = {"acs": "lines", "acs_size": 4} if "lines" in kind else {"acs": "square", "acs_size": 6}
+    mask = FIXED_MASKS[kind](Budget.of(shape, acceleration=acceleration, **acs), 0)
+    samples = complex_normal((1, 2)).numpy()
+    lines = [Line(samples, (y, z)) for y, z in mask.nonzero().tolist()]
+    space = Space((2, *shape), (2, *shape), (4.0, 80.0, 72.0), (4.0, 80.0, 72.0))
+    with open_scan(write_mrd(tmp_path / "a.mrd", space, lines)) as scan:
+        assert torch.equal(scan.sampled(), mask)
+
+
+@pytest.mark.parametrize("mode", ["separate", "external"])
+def test_a_separate_calibration_is_kept_apart(tmp_path, mode):
+    image, other = plane(2, (12, 24)), plane(2, (12, 24), 5)
+    lines = lines_of(image, range(0, 24, 2)) + lines_of(7 * other, range(8, 17), flags=(ACS,))
+    space = space_2d(12, 24, acceleration=2, calibration=mode)
+    got, scan = read(write_mrd(tmp_path / "a.mrd", space, lines))
+    even = torch.arange(24) % 2 == 0
+    assert torch.equal(got, image * even)
+    assert any("separate scan, of 9 lines a slice" in note for note in scan.notes)
+    where = (torch.arange(24) >= 8) & (torch.arange(24) < 17)
+    assert torch.equal(scan.reference.sampled(), where.expand(12, -1))
+    with open_scan(tmp_path / "a.mrd") as again:
+        assert torch.equal(again.reference.read(0), 7 * other * where)
+    lines = [*lines, *lines_of(image, range(0, 24, 2), counters={"slice": 1})]
+    got, scan = read(write_mrd(tmp_path / "b.mrd", space, lines))
+    assert torch.equal(got, image * even)
+    assert scan.reference is None
+    assert "its separate calibration has other slices or coils, and is not used" in scan.notes
+
+
+def test_calibration_of_another_encoding_is_told(tmp_path):
+    kspace = plane(2, (6, 12))
+    other = lines_of(kspace, [5, 6], flags=(ACS,), head={"encoding_space_ref": 1})
+    path = write_mrd(tmp_path / "a.mrd", [space_2d(6, 12)] * 2, [*other, *lines_of(kspace)])
+    with open_scan(path) as scan:
+        assert "2 calibration lines are not used: they are of encoding 1" in scan.notes
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kscout.atomic import atomic_path
 from kscout.data.formats.layouts import as_tensor
-from kscout.data.formats.scan import BlockCache, Scan
+from kscout.data.formats.scan import TRANSFORMED, BlockCache, Scan
 from kscout.errors import UserError
 from kscout.physics.fourier import readout_to_space
 
@@ -46,7 +46,7 @@ class CflVolume(Scan):
         n, ky, kz, n_coils = data.shape[: COIL + 1]
         self._data = data.reshape(data.shape[: COIL + 1], order="F")
         self._blocks = BlockCache(n, 8 * n_coils * ky * kz, self._load)
-        super().__init__(path, (n, n_coils, ky, kz))
+        super().__init__(path, (n, n_coils, ky, kz), notes=(TRANSFORMED,) * (n > 1))
 
     def _load(self, positions: range) -> Tensor:
         shape = (len(positions), *self.shape[1:])
@@ -84,8 +84,8 @@ def open_cfl(path: Path) -> Scan:
     scan = CflVolume(path, data) if dims[PHASE_2] > 1 else CflPlanes(path, data)
     if dims[READOUT] == 1 and dims[PHASE] > 1:
         scan.notes += (
-            "dimension 0 has 1, as where samples are off the grid: these need kscout recon FILE "
-            "--trajectory PLACES",
+            "dimension 0 has 1: it is taken for one position of a transformed readout; samples off "
+            "the grid need kscout recon FILE --trajectory PLACES",
         )
     return scan
 

@@ -18,7 +18,7 @@ from kscout.data.formats.hdf5 import (
 )
 from kscout.data.formats.layouts import as_tensor, complaint
 from kscout.data.formats.mrd_header import Encoding, read_encodings
-from kscout.data.formats.scan import UNKNOWN, Scan, damage_told
+from kscout.data.formats.scan import MOST_MM, UNKNOWN, Scan, damage_told, is_affine
 from kscout.data.slices import Geometry
 from kscout.errors import UserError
 
@@ -49,9 +49,9 @@ class FastmriScan(Scan):
         notes += [*said, *_notes(file)]
         geometry, simulated = _geometry(file, encoding), bool(_attribute(file, "simulated") == 1)
         super().__init__(path, shape, geometry, notes, simulated=simulated)
-        self._show_only(_field(file, encoding, self.plane))
+        self._show_only(_image_matrix(file, encoding, self.plane))
         affine = _attribute(file, "affine")
-        if affine.shape == (4, 4) and np.isfinite(affine).all():
+        if is_affine(affine):
             self.affine = affine
 
     def _read(self, index: int) -> Tensor:
@@ -159,13 +159,15 @@ def _geometry(file: h5py.File, encoding: Encoding | None) -> Geometry:
     )
 
 
-def _field(file: h5py.File, encoding: Encoding | None, plane: tuple[int, int]) -> tuple[int, int]:
+def _image_matrix(
+    file: h5py.File, encoding: Encoding | None, plane: tuple[int, int]
+) -> tuple[int, int]:
     """Rows and columns of images, as kscout wrote them, else by the header."""
-    said = _attribute(file, "field")
+    said = _attribute(file, "image_matrix")
     if said.shape == (2,) and np.isfinite(said).all():
         y, x = (min(n, max(1, int(wanted))) for n, wanted in zip(plane, said, strict=True))
         return y, x
-    if encoding is None:
+    if encoding is None or plane != encoding.matrix[:2]:  # cropped, or padded, since then
         return plane
     return encoding.n_shown(0, plane[0]), encoding.n_shown(1, plane[1])
 
@@ -197,4 +199,4 @@ def _raw_attribute(file: h5py.File, name: str, kinds: str) -> np.ndarray:
 
 
 def _is_length(value: np.ndarray[Any, Any], shape: tuple[int, ...]) -> bool:
-    return value.shape == shape and bool((np.isfinite(value) & (value > 0)).all())
+    return value.shape == shape and bool(((value > 0) & (value < MOST_MM)).all())

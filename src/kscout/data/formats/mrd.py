@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
@@ -26,6 +26,7 @@ from kscout.data.formats.mrd_lines import Lines
 from kscout.data.formats.mrd_place import in_order, place, upright
 from kscout.data.formats.mrd_records import Records
 from kscout.data.formats.scan import (
+    TRANSFORMED,
     Advance,
     BlockCache,
     Scan,
@@ -73,6 +74,7 @@ def open_mrd(
     repetition: Annotated[Number, Field(description="that is read; else the first")] = None,
     set: Annotated[Number, Field(description="that is read; else the first")] = None,
     phase: Annotated[Number, Field(description="cardiac, that is read; else the first")] = None,
+    allow_missing: Annotated[bool, Field(description="read what seems to lack lines")] = False,
 ) -> Scan:
     """Cartesian acquisitions, each put where its counters say, averages averaged.
 
@@ -80,6 +82,8 @@ def open_mrd(
     transformed; slices are its positions, and the plane is (ky, kz). Reversed readouts are turned
     round; the header's ``center_sample`` counts after that. Acquisitions that only calibrate fill
     points that no other has.
+
+    Where the header says that calibration is separate, they are kept apart, as ``reference``.
 
     Raises
     ------
@@ -101,7 +105,12 @@ def open_mrd(
         if space.trajectory != "cartesian":
             raise UserError(f"{path}: its trajectory is {space.trajectory}: valid is cartesian")
         kind = _Volumes if space.is_3d else _Planes
-        return kind(path, file, records, space, chosen)
+        if not space.is_calibrated_apart or not len(chosen.calibration):
+            return kind(path, file, records, space, chosen, allow_missing)
+        image, reference = chosen.apart(records)
+        scan = kind(path, file, records, space, image, allow_missing)
+        scan.calibrate_by(kind(path, file, records, space, reference, allow_missing))
+        return scan
     except BaseException:
         file.close()
         raise
@@ -127,12 +136,18 @@ class _MrdScan(Scan):
     """What scans of one and of two phase encodings have in common."""
 
     def __init__(
-        self, path: Path, file: h5py.File, records: Records, space: Encoding, chosen: Chosen
+        self,
+        path: Path,
+        file: h5py.File,
+        records: Records,
+        space: Encoding,
+        chosen: Chosen,
+        allow_missing: bool,
     ) -> None:
         self._file, self._records, self._space = file, records, space
         n_coils = int(records.heads["active_channels"][chosen.imaging[0]])
         refuse_large_arrays(path, (n_coils, *self._raw_shape))
-        self._lines = lines = Lines(path, records, space, chosen)
+        self._lines = lines = Lines(path, records, space, chosen, allow_missing)
         self._slices, sorted_ = in_order(chosen.slices, self._head_of, space.is_3d)
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
         unused = _noise(records, n_coils)
@@ -164,6 +179,17 @@ class _MrdScan(Scan):
             self.geometry = self.geometry._replace(
                 quarter_turns=upright(found), slice_thickness=float(np.linalg.norm(found[:3, 2]))
             )
+
+    def calibrate_by(self, reference: "_MrdScan") -> None:
+        """Take a separate scan as the reference, where it is of the same coils and slices."""
+        n = len(reference._lines.of_slice[reference._slices[0]])
+        if reference.shape == self.shape and reference._slices == self._slices:
+            self.reference = reference
+            self.notes += (
+                f"calibrated by a separate scan, of {n} lines a slice, which no other format keeps",
+            )
+        else:
+            self.notes += ("its separate calibration has other slices or coils, and is not used",)
 
     @property
     @abstractmethod
@@ -253,10 +279,9 @@ class _Planes(_MrdScan):
 class _Volumes(_MrdScan):
     """3D: slices are the positions along the transformed readout, of one slab after another."""
 
-    def __init__(
-        self, path: Path, file: h5py.File, records: Records, space: Encoding, chosen: Chosen
-    ) -> None:
-        super().__init__(path, file, records, space, chosen)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.notes += (TRANSFORMED,)
         self._held: tuple[int, BlockCache] | None = None
 
     @property

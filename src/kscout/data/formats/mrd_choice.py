@@ -1,7 +1,7 @@
 """Which acquisitions of an ISMRMRD file make the scan, and whether any is missing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ _NEITHER = {
     31: "phase stabilization",
 }
 """Flags of acquisitions that are no part of an image, by number."""
+
+_ALL_THE_SAME = "allow_missing=true reads the file all the same"
 
 _FEW = 16
 """Nobody accelerates by leaving out one line in more than so many: then it was lost."""
@@ -45,6 +47,15 @@ class Chosen:
     calibration: np.ndarray
     slices: list[int]
     notes: list[str]
+
+    def apart(self, records: Records) -> tuple["Chosen", "Chosen"]:
+        """Without what only calibrates, and that alone."""
+        nothing = self.calibration[:0]
+        slices = np.unique(records.heads["slice"][self.calibration]).tolist()
+        return (
+            replace(self, calibration=nothing),
+            replace(self, imaging=self.calibration, calibration=nothing, slices=slices, notes=[]),
+        )
 
 
 def choose(
@@ -80,6 +91,10 @@ def choose(
         raise UserError(f"{path}: has no acquisition of an image among its {len(records)}")
     number = _encoding(path, records, encodings, imaging, encoding)
     of_space = records.heads["encoding_space_ref"]
+    elsewhere = calibration[of_space[calibration] != number]
+    if len(elsewhere):
+        of = ", ".join(map(str, np.unique(of_space[elsewhere])))
+        notes.append(f"{len(elsewhere)} calibration lines are not used: they are of encoding {of}")
     imaging, calibration = (found[of_space[found] == number] for found in (imaging, calibration))
     for counter in COUNTERS:
         imaging, said = _one(path, records, imaging, counter, wanted[counter])
@@ -140,7 +155,8 @@ def refuse_missing(
     """``UserError`` if an acquisition was lost.
 
     One is where another slice has it, or where it stands alone between others: few are missing,
-    and their neighbours (as far away as the header's acceleration says) are all there.
+    their neighbours (as far away as the header's acceleration says) are all there, and but for them
+    there is no hole. A random pattern has such places among many holes, and is let be.
 
     Parameters
     ----------
@@ -152,16 +168,31 @@ def refuse_missing(
         lost = np.argwhere(union & (counts == 0))
         if len(lost):
             raise UserError(
-                f"{path}: slice {number} lacks {_step(lost[0], union)}, which another slice has"
+                f"{path}: slice {number} lacks {_step(lost[0], union)}, which another slice has "
+                f"({_ALL_THE_SAME})"
             )
-    alone = ~union
-    for axis, factor in enumerate(acceleration or (1, 1)):
+    alone, factors = ~union, acceleration or (1, 1)
+    for axis, factor in enumerate(factors):
         if union.shape[axis] > 1:
             for shift in (factor, -factor):
                 alone &= _shifted(union, shift, axis)
     lost = np.argwhere(alone)
-    if 0 < len(lost) <= union.sum() // _FEW:
-        raise UserError(f"{path}: {_step(lost[0], union)} is missing: its neighbours were acquired")
+    if 0 < len(lost) <= union.sum() // _FEW and not _has_holes(union | alone, factors):
+        raise UserError(
+            f"{path}: {_step(lost[0], union)} is missing: its neighbours were acquired "
+            f"({_ALL_THE_SAME})"
+        )
+
+
+def _has_holes(grid: np.ndarray, factors: tuple[int, int]) -> bool:
+    """Whether points that are a factor apart, along either axis, begin more than once."""
+    for axis, factor in enumerate(factors):
+        along = np.moveaxis(grid, axis, 0)
+        for first in range(min(factor, len(along))):
+            every = np.pad(along[first::factor], ((1, 0), (0, 0)))
+            if ((every[1:] & ~every[:-1]).sum(0) > 1).any():
+                return True
+    return False
 
 
 def _shifted(grid: np.ndarray, by: int, axis: int) -> np.ndarray:

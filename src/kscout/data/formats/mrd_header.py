@@ -1,12 +1,11 @@
 """What the XML header of an ISMRMRD file says of its encodings."""
 
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kscout.data.formats.scan import damage_told
+from kscout.data.formats.scan import MOST_MM, damage_told
 from kscout.errors import UserError
 
 _MOST_BYTES = 16 * 2**20
@@ -32,6 +31,7 @@ class Encoding:
     fov, recon_fov : in mm; 0 where it is not said or makes no sense
     steps : limits of both phase encodings, or None where the file does not say
     acceleration : of both, or None
+    calibration : how the ACS was acquired, such as "embedded" or "separate"; empty if not said
     trajectory : such as "cartesian"
     """
 
@@ -41,12 +41,18 @@ class Encoding:
     recon_fov: tuple[float, float, float]
     steps: tuple[Limits | None, Limits | None]
     acceleration: tuple[int, int] | None
+    calibration: str
     trajectory: str
 
     @property
     def is_3d(self) -> bool:
         """Whether there is a second phase encoding."""
         return self.matrix[2] > 1
+
+    @property
+    def is_calibrated_apart(self) -> bool:
+        """Whether lines that only calibrate may be of another contrast than the image."""
+        return self.calibration in ("separate", "external", "other")
 
     @property
     def n_readout(self) -> int:
@@ -117,8 +123,14 @@ def _encoding(path: Path, said: Any) -> Encoding:
             _limits(limits and limits.kspace_encoding_step_2),
         ),
         acceleration=None if factor is None else (_factor(factor, 1), _factor(factor, 2)),
-        trajectory=str(getattr(said.trajectory, "value", said.trajectory)),
+        calibration=_word(parallel and parallel.calibrationMode),
+        trajectory=_word(said.trajectory),
     )
+
+
+def _word(said: Any) -> str:
+    """Of an enumeration; a value that it does not know is a string as it is."""
+    return "" if said is None else str(getattr(said, "value", said))
 
 
 def _factor(said: Any, step: int) -> int:
@@ -134,7 +146,7 @@ def _matrix(path: Path, said: Any) -> tuple[int, int, int]:
 
 def _lengths(said: Any) -> tuple[float, float, float]:
     x, y, z = (float(length) for length in (said.x, said.y, said.z))
-    sensible = all(math.isfinite(length) and 0 < length < 1e6 for length in (x, y, z))
+    sensible = all(0 < length < MOST_MM for length in (x, y, z))
     return (x, y, z) if sensible else (0.0, 0.0, 0.0)
 
 

@@ -18,18 +18,26 @@ class Lines:
     ----------
     n_coils, n_kept : coils, and samples of a readout that are not to be discarded
     start : where in the encoded readout the first of them lies
-    acquired : bool ``(step 1, step 2)``, the same in all slices
+    acquired : bool ``(step 1, step 2)``, in some slice
     of_slice : by number of the slice, the acquisitions that make it
     notes : what was averaged, filled or left out
 
     Raises
     ------
     UserError
-        if one lies outside of the matrix, sizes are mixed, or one is missing
+        if one lies outside of the matrix, sizes are mixed, or one is missing and may not be
     """
 
-    def __init__(self, path: Path, records: Records, space: Encoding, chosen: Chosen) -> None:
+    def __init__(
+        self,
+        path: Path,
+        records: Records,
+        space: Encoding,
+        chosen: Chosen,
+        allow_missing: bool,
+    ) -> None:
         self._path, self._records, self._space = path, records, space
+        self._allow_missing = allow_missing
         used = np.concatenate([chosen.imaging, chosen.calibration])
         heads = records.heads[used]
         self.n_coils = self._same(heads["active_channels"], "coils")
@@ -39,8 +47,8 @@ class Lines:
             raise UserError(
                 f"{path}: its acquisitions have {self.n_coils} coils and {self.n_kept} samples"
             )
-        self.start = self._readout_start(heads)
         self._reversed = records.is_flagged(REVERSE)
+        self.start = self._readout_start(heads, self._reversed[used])
         self._line, self._partition = self._places(used)
         self._choose_lines(chosen)
 
@@ -52,12 +60,18 @@ class Lines:
             )
         return int(found[0])
 
-    def _readout_start(self, heads: np.ndarray) -> int:
-        n = self._space.matrix[0]
+    def _readout_start(self, heads: np.ndarray, is_reversed: np.ndarray) -> int:
+        n, before = (
+            self._space.matrix[0],
+            np.where(is_reversed, heads["discard_post"], heads["discard_pre"]),
+        )
+        centres = heads["center_sample"] - before
         if self.n_kept == n:  # some writers leave the centre of whole readouts at 0
-            return 0
-        centre = self._same(heads["center_sample"] - heads["discard_pre"], "as the central sample")
+            centres = np.where(heads["center_sample"] == 0, n // 2, centres)
+        centre = self._same(centres, "as the central sample")
         start = n // 2 - centre
+        if self.n_kept == n and abs(start) <= 1:  # where writers round, a shift by one is a phase
+            return 0
         if start < 0 or start + self.n_kept > n:
             raise UserError(
                 f"{self._path}: readouts of {self.n_kept} samples around number {centre} do not "
@@ -85,8 +99,9 @@ class Lines:
     def _choose_lines(self, chosen: Chosen) -> None:
         imaging = {number: self._in_slice(chosen.imaging, number) for number in chosen.slices}
         counts = {number: self.count(found) for number, found in imaging.items()}
-        refuse_missing(self._path, counts, self._space.acceleration)
-        self.acquired = next(iter(counts.values())) > 0
+        if not self._allow_missing:
+            refuse_missing(self._path, counts, self._space.acceleration)
+        self.acquired = np.any([each > 0 for each in counts.values()], 0)
         fill = {number: self._filling(chosen, number) for number in chosen.slices}
         filled = [self.count(found) > 0 for found in fill.values()]
         if any((one != filled[0]).any() for one in filled):
@@ -116,10 +131,9 @@ class Lines:
 
     def kept(self, number: int, samples: Tensor) -> Tensor:
         """Samples of an acquisition that count, from -k to k: ``(coil, kept)``."""
-        if self._reversed[number]:
-            samples = samples.flip(1)
-        before = int(self._records.heads["discard_pre"][number])
-        return samples[:, before : before + self.n_kept]
+        before = int(self._records.heads["discard_pre"][number])  # of what was acquired first
+        kept = samples[:, before : before + self.n_kept]
+        return kept.flip(1) if self._reversed[number] else kept
 
     def _say(self, most_repeats: int, filled: np.ndarray) -> list[str]:
         space, said = self._space, []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kscout.data.arrays import existing_file
-from kscout.data.formats.scan import damage_told
+from kscout.data.formats.scan import damage_told, is_affine
 from kscout.errors import UserError
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -116,7 +116,7 @@ def _is_placed(volume: Any) -> bool:
     """Whether the file says where its voxels lie, in a way that can be."""
     header, affine = volume.header, volume.affine
     said = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-    return said and bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 0
+    return said and is_affine(affine)
 
 
 def _check(file: Path, volume: Any) -> None:

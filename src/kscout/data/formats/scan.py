@@ -25,6 +25,12 @@ neither undersampling nor compression, and not believed."""
 MOST_ACCIDENTAL = 1e-3
 """Of a slice's points that may be zero in all coils and yet have been acquired."""
 
+TRANSFORMED = "3D: the readout is transformed, and slices are its positions, written ones too"
+"""Said of scans with two phase encodings."""
+
+MOST_MM = 1e6
+"""No voxel, and no place of one, is so large or so far away."""
+
 UNKNOWN = Geometry()
 """Square pixels of 1 mm that need no turn."""
 
@@ -52,12 +58,15 @@ class Scan(ABC):
     calibration : bool ``(ky, kx)``, the points that the file marks as ACS, or None
     affine : float ``(4, 4)``, from voxels (axis 0, axis 1, slice) of the whole plane to millimetres
         as in NIfTI, or None where the file does not say
-    field : rows and columns of the middle of an image that the scan was to show; what is around
-        them was encoded as oversampling
+    reference : a separate scan of the same coils and slices on the same plane, which others than
+        this are calibrated on, or None
+    image_matrix : rows and columns of the middle of an image that the scan was to show; what is
+        around them was encoded as oversampling
     """
 
     calibration: Tensor | None = None
     affine: np.ndarray | None = None
+    reference: "Scan | None" = None
 
     def __init__(
         self,
@@ -71,7 +80,7 @@ class Scan(ABC):
         self.path, self.geometry, self.simulated = path, geometry, simulated
         self.notes = tuple(notes)
         self.n_slices, self.n_coils, ky, kx = (int(n) for n in shape)
-        self.plane = self.field = (ky, kx)
+        self.plane = self.image_matrix = (ky, kx)
         self._sampled: Tensor | None = None
 
     @property
@@ -108,15 +117,15 @@ class Scan(ABC):
         """Slice ``index``, which exists: complex64 ``(coil, ky, kx)``."""
 
     def coil_images(self, kspace: Tensor) -> Tensor:
-        """What the scan was to show: complex ``(..., ky, kx)`` to ``(..., y, x)`` of the field."""
-        rows, columns = centre_block(self.plane, self.field)
+        """What the scan was to show: complex ``(..., ky, kx)`` to ``(..., y, x)``."""
+        rows, columns = centre_block(self.plane, self.image_matrix)
         return kspace_to_image(kspace)[..., rows, columns]
 
-    def _show_only(self, field: tuple[int, int]) -> None:
+    def _show_only(self, matrix: tuple[int, int]) -> None:
         """Crop images, and say so."""
-        self.field = field
-        if field != self.plane:
-            shown, whole = (f"{y} x {x}" for y, x in (field, self.plane))
+        self.image_matrix = matrix
+        if matrix != self.plane:
+            shown, whole = (f"{y} x {x}" for y, x in (matrix, self.plane))
             note = f"images show the middle {shown} of {whole}: the rest is oversampling"
             self.notes += (note,) * (note not in self.notes)
 
@@ -236,6 +245,16 @@ def refuse_large_arrays(path: Path, shape: Sequence[int]) -> None:
             f"{path}: is truncated or damaged: its header announces {size} points at once, and "
             f"the file has {there} bytes"
         )
+
+
+def is_affine(affine: np.ndarray) -> bool:
+    """Whether an array says where voxels lie, ``(4, 4)`` as in NIfTI, in a way that can be."""
+    if affine.shape != (4, 4) or not (np.abs(affine) < MOST_MM).all():
+        return False
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (affine[3] == (0, 0, 0, 1)).all() or sizes.min() < 1 / MOST_MM:
+        return False
+    return abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6
 
 
 def sampled_points(kspace: Tensor) -> Tensor:
