@@ -102,7 +102,7 @@ class Variant:
     order: Literal["frozen", "restarted", "joint", "warm_up", "alternating"] = "joint"
 
 
-INITS = ("flat", "density", "variable_density", "caipirinha")
+INITS = ("flat", "density", "variable_density", "spread_density", "caipirinha")
 
 
 def variants(init: str) -> dict[str, Variant]:

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,49 @@ CLASSICAL_ROWS = (
     *("zero_filled", "spirit", "spirit_pocs", "l1_spirit", "sense", "sense_2_maps", "l1_sense"),
     *("l1_sense_2_maps", "grappa", "bart_l2", "bart_l2_2_maps", "bart_l1", "bart_l1_2_maps"),
 )
+
+
+def test_the_tables_of_how_masks_are_learned_are_those_of_the_benchmark() -> None:
+    text = (ROOT / "docs" / "learning.md").read_text().split("## What helps")[1]
+    beds = BENCHMARKS["samplers"]["result"]
+    brain, digits = (beds[name]["variants"] for name in ("brain 20 dB R=8", "digits R=4"))
+    from_density = BENCHMARKS["samplers_from_density"]["result"]["brain 20 dB R=8"]["variants"]
+
+    def cell(rows: dict[str, Any], name: str) -> str:
+        return f"{rows[name]['nmse_db_mean']:.2f} ({rows[name]['nmse_db_sd']:.2f})"
+
+    rows = [
+        [f"`{init}`", *(cell(bed, f"{init}, {how}") for bed in (brain, digits) for how in HOW)]
+        for init in ("flat", "density", "variable_density", "spread_density", "caipirinha")
+    ]
+    rows += [
+        [title, cell(brain, name), cell(from_density, name.replace("variable_density", "density"))]
+        for title, name in CHANGES.items()
+    ]
+    rows += [
+        [title, cell(brain, name), f"{brain[name]['cpu_seconds']:.1f}"]
+        for title, name in EXCHANGES.items()
+    ]
+    shown = [[c.strip() for c in line.split("|")[1:-1]] for line in table_lines(text)]
+    assert [row for row in shown if row[0] and "---" not in row[0]] == rows
+
+
+HOW = ("frozen", "learned")
+CHANGES = {
+    "none": "variable_density, learned",
+    "no noise": "no noise",
+    "noise 0.3": "noise 0.3",
+    "noise 0.1, not annealed": "noise not annealed",
+    "rate 0.03": "rate 0.03",
+    "rate 0.3": "rate 0.3",
+}
+EXCHANGES = {
+    "learned from `variable_density`, as above": "variable_density, learned",
+    "exchanges by the measured error from `variable_density`": "exchange from variable_density",
+    "learned, then exchanges by the measured error": "learned, then exchange",
+    "relaxed, rounded, exchanges by the expected error": "design, expected",
+    "relaxed, rounded, exchanges by the measured error": "design, measured",
+}
 
 
 def test_no_damaged_file_breaks_a_reader() -> None:
