@@ -4,11 +4,12 @@
     python benchmarks/fuzz_readers.py --files 100 --seed 7
 
 Small valid files are mutated (bits flipped, cut, spliced, numbers of headers changed), from one
-seed. A worker opens each, finds what was sampled and reads all slices and noise; the process that
-started it counts. Prints one JSON object of counts by format: ``read``, ``refused`` (a UserError of
-one line), ``traceback`` (any other exception), ``memory`` (refused only because memory ran out),
-``crash`` (the worker died) and ``hang`` (longer than the limit), and by how many MB
-the memory of a worker exceeded that of the process that started it.
+seed. A worker opens each, finds the pattern that was sampled, reads noise and calibration, and
+writes the images of all slices as NIfTI; the process that started it counts. Prints one JSON object
+of counts by format: ``read``, ``refused`` (a UserError of one line), ``traceback`` (any other
+exception), ``memory`` (refused only because memory ran out), ``crash`` (the worker died) and
+``hang`` (longer than the limit), and by how many MB the memory of a worker exceeded that of the
+process that started it.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from kscout.data.formats.bart import write_cfl
 from kscout.data.formats.samples import open_samples, read_trajectory, samples_of
 from kscout.data.writers import write_nifti, write_scan
 from kscout.errors import UserError
+from kscout.sampling.pattern import find_pattern
 
 LIMIT = 20.0
 """Seconds for one file, none of which is larger than 100 kB."""
@@ -59,8 +61,8 @@ def kspace(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
 
 
-def mrd(path: Path, matrix: tuple[int, int, int]) -> None:
-    """Two coils, two slices, oversampled twice, with noise and ACS."""
+def mrd(path: Path, matrix: tuple[int, int, int], mode: str = "embedded") -> None:
+    """Two coils, two slices, oversampled twice, with noise and ACS, which may be separate."""
     sizes = xsd.matrixSizeType(x=2 * matrix[0], y=matrix[1], z=matrix[2])
     recon = xsd.matrixSizeType(x=matrix[0], y=matrix[1], z=matrix[2])
     lengths, recon_lengths = (xsd.fieldOfViewMm(x=x, y=9.0, z=9.0) for x in (18.0, 9.0))
@@ -76,23 +78,32 @@ def mrd(path: Path, matrix: tuple[int, int, int]) -> None:
                     )
                 ),
                 trajectory=xsd.trajectoryType.CARTESIAN,
+                parallelImaging=xsd.parallelImagingType(
+                    accelerationFactor=xsd.accelerationFactorType(
+                        kspace_encoding_step_1=1, kspace_encoding_step_2=1
+                    ),
+                    calibrationMode=xsd.calibrationModeType(mode),
+                ),
             )
         ],
     )
     samples = kspace(2, 2 * matrix[0]).numpy()
     with ismrmrd.Dataset(str(path), mode="w") as dataset:
         dataset.write_xml_header(xsd.ToXML(header).encode())
-        for number in range(1 + 2 * matrix[1] * matrix[2]):
+        n_lines = 2 * matrix[1] * matrix[2]
+        for number in range(1 + n_lines * (2 if mode == "separate" else 1)):
             acquisition = ismrmrd.Acquisition.from_array(samples)
             acquisition.center_sample = matrix[0]
             if number == 0:
                 acquisition.setFlag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
             else:
-                rest, acquisition.idx.slice = divmod(number - 1, 2)
+                rest, acquisition.idx.slice = divmod((number - 1) % n_lines, 2)
                 second, first = divmod(rest, matrix[1])
                 acquisition.idx.kspace_encode_step_1 = first
                 acquisition.idx.kspace_encode_step_2 = second
-                if abs(first - matrix[1] // 2) < 2:
+                if number > n_lines:
+                    acquisition.setFlag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+                elif abs(first - matrix[1] // 2) < 2:
                     acquisition.setFlag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
             dataset.append_acquisition(acquisition)
 
@@ -114,6 +125,7 @@ def make(folder: Path) -> dict[str, Files]:
     images = kspace(3, 7, 6).abs()
     mrd(folder / "flat.mrd", (6, 8, 1))
     mrd(folder / "volume.mrd", (5, 6, 4))
+    mrd(folder / "separate.mrd", (5, 8, 1), "separate")
     fastmri(folder / "fastmri.h5")
     np.save(folder / "array.npy", kspace(2, 3, 7, 6).numpy())
     write_cfl(folder / "array.cfl", kspace(2, 3, 7, 6), (2, 3, 7, 6))
@@ -131,6 +143,7 @@ def make(folder: Path) -> dict[str, Files]:
     parts = {
         "ismrmrd": ["flat.mrd"],
         "ismrmrd_3d": ["volume.mrd"],
+        "ismrmrd_separate": ["separate.mrd"],
         "fastmri": ["fastmri.h5"],
         "kscout": ["kscout.h5"],
         "npy": ["array.npy"],
@@ -198,10 +211,11 @@ def mutate(files: Files, rng: random.Random) -> Files:
 
 def read_on_the_grid(path: Path) -> None:
     with open_scan(path) as scan:
-        scan.sampled()
+        find_pattern(scan.sampled())
         scan.noise()
-        for _ in scan:
+        for _ in scan.reference or ():
             pass
+        write_scan(path.with_name("written.nii"), scan, lambda done, total: None)
 
 
 def read_samples(path: Path) -> None:
