@@ -243,7 +243,6 @@ BAD_WORDS = {
         "unknown option n_iter: valid of spirit is damping",
     ),
     "bad value": (["kernel_size=4"], "kernel_size is 4"),
-    "GRAPPA's kernel": (["--method", "grappa", "kernel_size=7"], "less than or equal to 5"),
     "not a word": (["fast"], "unknown option fast"),
     "format's option": (["repetition=2"], "unknown option repetition"),
     "ACS in words": (["--acs", "big"], "'big' is not a size: valid is KYxKX"),
