@@ -2,6 +2,7 @@
 
 import itertools
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from commands import files_in, kscout, refused
 from kscout.data import DATA
 from kscout.data.files import read_kspace
+from kscout.data.formats.bart import write_cfl
 from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5
 from kscout.physics.coils import root_sum_of_squares
 from kscout.physics.fourier import kspace_to_image
 from kscout.sampling import FIXED_MASKS, Budget
+from laws import complex_normal
 
 
 def test_data_simulate_writes_volumes_that_reopen(capsys, tmp_path):
@@ -34,6 +37,20 @@ def test_data_simulate_writes_volumes_that_reopen(capsys, tmp_path):
         assert out.read_bytes().startswith(b"\x89PNG")
         out.unlink()
     assert "slice 1 is out of range" in refused(capsys, "data", "show", scan, "--slice", 1)
+
+
+def test_files_that_are_none_are_named(capsys, tmp_path):
+    for words in (("recon",), ("data", "info"), ("data", "show")):
+        assert f"error: {tmp_path}: is not a file" in refused(capsys, *words, tmp_path)
+    assert ".: is not a file" in refused(capsys, "data", "convert", ".", tmp_path / "o.npy")
+    write_cfl(tmp_path / "scan.cfl", complex_normal((1, 2, 8, 6)), (1, 2, 8, 6))
+    for name in ("scan", "scan.hdr"):
+        text = refused(capsys, "data", "info", tmp_path / name)
+        assert f"valid of BART's two files is {tmp_path / 'scan.cfl'}" in text
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["dataset/xml"] = b"<ismrmrdHeader/>"
+    said = "has an ISMRMRD header (dataset), and no acquisitions"
+    assert said in refused(capsys, "data", "info", tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_a_mask_takes_points_away_and_the_error_is_told(scan, tmp_path, capsys):
     image, true = (root_sum_of_squares(kspace_to_image(k)) for k in (expected, scan.kspace))
     np.testing.assert_allclose(np.load(out), image, rtol=1e-4, atol=1e-5)
     nmse = float(((image - true).square().sum((1, 2)) / true.square().sum((1, 2))).mean())
-    assert f"image NMSE {nmse:.3g} (mean over slices: 3)" in ended.out
+    whole = float((image - true).square().sum() / true.square().sum())
+    said = f"image NMSE {nmse:.3g} (mean over slices: 3), {whole:.3g} of all at once"
+    assert said in ended.out
     assert "ACS: 15 x 15 (ky, kx), found" in ended.out
     with h5py.File(tmp_path / "full.h5") as whole:
         assert whole["kspace"].shape == scan.kspace.shape
@@ -180,6 +182,11 @@ def test_slices_with_masks_of_their_own_are_each_reconstructed_by_it(tmp_path, c
         torch.testing.assert_close(found[one], expected, rtol=1e-5, atol=1e-5)
     ended = kscout(capsys, "recon", tmp_path / "a.h5", "--out", tmp_path / "o.nii")
     assert "note: 3 slices lack points that others have" in ended.out
+    few, most = (int(f(mask.sum() for mask in masks)) for f in (min, max))
+    between = f"{few}" if few == most else f"{few} to {most}"
+    said = f"slices differ: each has {between} points, and all of them together"
+    assert said in ended.out
+    assert said in " ".join(kscout(capsys, "data", "info", tmp_path / "a.h5").out.split())
 
 
 def test_halves_of_two_slices_are_no_full_scan(tmp_path, capsys):
@@ -214,6 +221,13 @@ def test_what_was_reconstructed_lies_where_the_scan_lay(scan, file, tmp_path):
     np.testing.assert_allclose(image.affine, affine)
     assert image.header.get_sform(coded=True)[1] == image.header.get_qform(coded=True)[1] == 1
     assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_samples_off_the_grid_are_not_taken_for_a_plane(tmp_path, capsys):
+    np.save(tmp_path / "y.npy", complex_normal((4, 12, 4000)).numpy())
+    text = refused(capsys, "recon", tmp_path / "y.npy", "--out", tmp_path / "o.nii")
+    assert "a plane of 12 x 4000 is that of samples off the grid: these need --trajectory" in text
+    assert not (tmp_path / "o.nii").exists()
 
 
 def test_nothing_that_is_read_is_written_over(file, scan, capsys, tmp_path):
@@ -340,6 +354,19 @@ def test_a_separate_calibration_is_used(tmp_path, name):
     assert error(fewer, expected) < 0.03  # own weights are zero in other coils
 
 
+def test_what_compression_loses_is_told_in_the_coils_of_the_scan(scan, file, capsys, tmp_path):
+    words = ("recon", file, "--out", tmp_path / "o.npy", "n_iterations=1", "--coils")
+    assert "compressed coils lose up to 0" in kscout(capsys, *words, 4).out
+    found = re.search(r"lose up to (\S+) % of a slice's energy(.*)", kscout(capsys, *words, 1).out)
+    kspace = scan.kspace * scan.mask
+    least = min(
+        float(torch.linalg.svdvals(one.flatten(1))[1:].square().sum() / one.norm() ** 2)
+        for one in kspace
+    )
+    assert float(found[1]) / 100 >= 0.99 * least  # no one coil could lose less of every slice
+    assert found[2] == ", which is much: more may do better"
+
+
 def test_points_that_a_method_does_not_reach_are_told(scan, tmp_path, capsys):
     mask = build_sampler(
         "variable_density", Budget.of((48, 45), acceleration=6, acs="square", acs_size=12), 0
@@ -368,6 +395,13 @@ BAD_SAMPLES = {
     "no grid": (lambda y, t: (y, t), ["--matrix", "0x20"], "'0x20' is not a size"),
     "mask": (lambda y, t: (y, t), ["--mask", "m.npy"], "--mask does not go with --trajectory"),
     "method": (lambda y, t: (y, t), ["--method", "sense"], "--method does not go with"),
+    "1/pixel": (lambda y, t: (y, t / 44), ["--matrix", "48x45"], "valid units are these, +-64"),
+    "radians": (lambda y, t: (y, t / 7), [], "reaches 3.14 cycles per field of view"),
+    "absurd grid": (
+        lambda y, t: (y, t),
+        ["--matrix", "99x999"],
+        "44 x 44 points: valid is up to 3",
+    ),
     "large centre": (lambda y, t: (y, t), ["acs_size=99"], "acs_size 99 is larger"),
     "option": (lambda y, t: (y, t), ["weights=2"], "unknown key weights"),
 }

@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from kscout.data.formats import Scan
+from kscout.data.formats import Scan, open_scan
 from kscout.data.slices import Geometry
 from kscout.data.writers import write_hdf5, write_nifti
 from kscout.errors import UserError
@@ -98,6 +99,31 @@ def test_large_masks_have_a_close_up_of_their_centre(tmp_path: Path, drawn: list
     close_up = pictures(drawn[0])[1]
     assert np.array_equal(close_up, pattern[50 - 12 : 50 + 12, 72 - 24 : 72 + 24])
     assert is_laid_out(drawn[0])
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("seed", range(3))
+def test_pictures_say_which_side_is_which(
+    tmp_path: Path, drawn: list[Any], turns: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    axes = np.eye(3)[rng.permutation(3)] * rng.choice([-2.0, 2.0], 3)
+    affine = np.eye(4)
+    affine[:3, :3] = axes + 0.2 * rng.normal(size=(3, 3))
+    write_hdf5(tmp_path / "a.h5", scan(shape=(6, 8)), Geometry(quarter_turns=turns))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["affine"] = affine
+    rows, columns = np.indices((6, 8))
+    places = np.rot90(rows[..., None] * affine[:3, 0] + columns[..., None] * affine[:3, 1], turns)
+    sides = []
+    for way in (places[0, 0] - places[0, 1], places[0, 0] - places[1, 0]):
+        axis = int(np.abs(way).argmax())
+        sides.append(("LR", "PA", "IS")[axis][int(way[axis] > 0)])
+    show_file(tmp_path / "a.h5", tmp_path / "a.png", None)
+    with open_scan(tmp_path / "a.h5") as opened:
+        show_scan(opened, tmp_path / "b.png")
+    for figure in drawn:
+        assert f": left is {sides[0]}, top is {sides[1]}" in " ".join(texts(figure).split())
 
 
 NO_MASK: dict[str, Callable[[Path], object]] = {

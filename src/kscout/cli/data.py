@@ -55,9 +55,11 @@ def show(
 
         kscout data show scan.h5 --slice 10
     """
+    from kscout.data.arrays import existing_file
     from kscout.experiment.inspect import parse_reading
     from kscout.report.files import show_file
 
+    existing_file(file)
     out = out or Path(f"{file.name}.png")
     typer.echo(f"picture: {show_file(file, out, index, parse_reading(reading or []))}")
 

@@ -189,7 +189,7 @@ def refuse_input(path: Path, inputs: Iterable[Path | None]) -> None:
     """Refuse, before any work is done, to write over what is read, BART's headers included."""
     written = {path, path.with_suffix(".hdr")} if path.suffix == ".cfl" else {path}
     for one in inputs:
-        read = set() if one is None else {one, one.with_suffix(".hdr")}
+        read = {one, one.with_suffix(".hdr")} if one is not None and one.name else set()
         for there in read:
             if any(w.exists() and there.exists() and w.samefile(there) for w in written):
                 raise UserError(f"{path} is read here: valid is another name for what is written")

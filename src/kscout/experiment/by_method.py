@@ -21,6 +21,9 @@ MOST_ACS = 64
 """Rows and columns of an ACS that is found: more cost time and tell a kernel nothing."""
 
 
+MOST_LOST = 0.02
+"""Of a slice's energy: more shows."""
+
 FEW = 2
 """Equations for each weight of a kernel; with less, noise gets into it."""
 
@@ -44,7 +47,7 @@ class ByMethod:
     Attributes
     ----------
     n_other : slices that lack points of the mask
-    least_kept : smallest share of a slice's energy that compressed coils kept
+    most_lost : largest share of a slice's energy that compressed coils lost, in the scan's own
     scarce : equations and weights of a kernel's calibration, where there are few equations
     """
 
@@ -61,7 +64,7 @@ class ByMethod:
         self._mask, self._asked, self._n_coils = mask, acs, n_coils
         self._covariance = covariance
         self._whiteners = cache(self._whitener)
-        self.n_other, self.least_kept = 0, 1.0
+        self.n_other, self.most_lost = 0, 0.0
         self.scarce: tuple[int, int] | None = None
 
     def __call__(self, kspace: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -126,9 +129,10 @@ class ByMethod:
         white = mix_coils(kspace, there)
         n_coils = min(self._n_coils or len(white), len(white))
         fewer = compression(mix_coils(centre, there), n_coils)
-        kept = mix_coils(white, fewer).norm() ** 2 / white.norm() ** 2
-        self.least_kept = min(self.least_kept, float(kept))
-        return fewer @ there, back @ fewer.mH
+        to_fewer, to_own = fewer @ there, back @ fewer.mH
+        lost = (kspace - mix_coils(mix_coils(kspace, to_fewer), to_own)).norm() / kspace.norm()
+        self.most_lost = max(self.most_lost, float(lost) ** 2)
+        return to_fewer, to_own
 
     def remarks(self) -> list[str]:
         """What can be said once slices were filled in."""
@@ -144,8 +148,11 @@ class ByMethod:
                 "kernel, which is few: fewer coils (--coils) or a smaller kernel_size may do better"
             )
         if self._n_coils is not None:
-            kept = 100 * self.least_kept
-            said.append(f"note: compressed coils keep {kept:.2f} % of a slice's energy or more")
+            much = ", which is much: more may do better" if self.most_lost > MOST_LOST else ""
+            said.append(
+                f"note: compressed coils lose up to {100 * self.most_lost:.2f} % of a slice's "
+                f"energy{much}"
+            )
         return said
 
 

@@ -109,7 +109,8 @@ def describe_pattern(pattern: Pattern, full: bool) -> str:
 def _more(scan: Scan) -> list[tuple[str, str]]:
     noise = scan.noise()
     said = "none" if noise is None else f"{noise.shape[1]} samples of each coil"
-    return [("noise scan", said), *(("note", note) for note in scan.notes)]
+    uneven = filter(None, [scan.uneven()])
+    return [("noise scan", said), *(("note", note) for note in (*uneven, *scan.notes))]
 
 
 def write_with_progress(

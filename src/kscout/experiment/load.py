@@ -24,7 +24,7 @@ def load_splits(config: Any, console: Console) -> Splits:
     with console.status(f"preparing data: {config.kind}"):
         splits = DATA[config.kind](**config.options())
     sizes = ", ".join(
-        f"{name} {len(part)} of {len(part.volume.unique())}"
+        f"{name} {len(part)} ({len(part.volume.unique())})"
         for name, part in splits.items()
         if len(part)
     )
@@ -33,7 +33,7 @@ def load_splits(config: Any, console: Console) -> Splits:
         console.print(f"note: {note}", highlight=False)
     console.print(
         f"{config.kind}: {train.n_coils} coils, {train.shape[0]}x{train.shape[1]}; "
-        f"slices of {'blocks' if config.kind == 'volume' else 'scans'}: {sizes}",
+        f"slices ({'blocks' if config.kind == 'volume' else 'scans'}): {sizes}",
         highlight=False,
     )
     return splits

@@ -117,6 +117,8 @@ def certify_masks(
 def mask_from(path: Path) -> Tensor:
     """The mask of a .npy or .cfl file or of a finished run, bool ``(ky, kx)``."""
     if not path.is_dir():
+        if path.exists() and path.suffix not in (".npy", ".cfl"):
+            raise UserError(f"{path}: valid is a mask as .npy or .cfl, or the folder of a run")
         return _read_cfl(path) if path.suffix == ".cfl" else read_mask(path)
     if not (path / "config.yaml").exists():
         run = next((mask.parent for mask in path.rglob("mask.npy")), None)

@@ -18,6 +18,9 @@ from kscout.experiment.masks import parse_size
 from kscout.experiment.progress import PLAIN
 from kscout.physics.nufft import density_compensation
 
+MOST_WIDER = 3
+"""Times that a grid may have the points that a trajectory reaches, along an axis."""
+
 
 class NonCartesianReconstruction(Scan):
     """Samples and their trajectory, as completed k-space on a grid.
@@ -55,16 +58,17 @@ class NonCartesianReconstruction(Scan):
             f"grid of {self._grid[0]} x {self._grid[1]} (ky, kx)",
             **PLAIN,
         )
+        reach = self._trajectory.abs().amax(0).tolist()
+        if any(n > MOST_WIDER * 2 * r for n, r in zip(self._grid, reach, strict=True)):
+            raise UserError(
+                f"--matrix {self._grid[0]}x{self._grid[1]} is much more than the trajectory "
+                f"reaches, which is {2 * reach[0]:.0f} x {2 * reach[1]:.0f} points: valid is up to "
+                f"{MOST_WIDER} times that"
+            )
         self._weights = density_compensation(self._trajectory, self._grid)
 
     def remarks(self) -> list[str]:
-        """What can be said once slices were read."""
-        reach, half = self._trajectory.abs().amax(0).tolist(), [n / 2 for n in self._grid]
-        if all(r < h / 2 for r, h in zip(reach, half, strict=True)):
-            return [
-                f"note: the trajectory reaches {reach[0]:.4g} x {reach[1]:.4g} (ky, kx) of "
-                f"+-{half[0]:g} x {half[1]:g}: the image is smooth, unless units are other ones"
-            ]
+        """Nothing more than is said at the start."""
         return []
 
     def _read(self, index: int) -> Tensor:

@@ -25,8 +25,8 @@ from kscout.experiment.progress import PLAIN, progress_bar
 from kscout.physics.coils import root_sum_of_squares
 from kscout.sampling.pattern import find_pattern
 
-MOST_ELONGATED = 16
-"""Times that a plane may be longer than wide without a remark."""
+MOST_ELONGATED = 64
+"""Times that a plane may be longer than wide."""
 
 Fill = Callable[[Tensor, Tensor | None], Tensor]
 """Of one slice, complex ``(coil, ky, kx)``: what was acquired to completed k-space.
@@ -77,8 +77,8 @@ class Reconstruction(Scan):
     silent : coils that hold nothing but zeros in a slice that was read, others of which do not
     empty : slices that were read and hold nothing but zeros
     n_left : most points of a slice that stayed zero
-    nmse : mean over the slices that were read and are fully sampled, of the image of each against
-        that of its full data; None without such
+    errors : of the slices that were read and are fully sampled: squared error of the image against
+        that of the full data, and what it is an error of
     """
 
     def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
@@ -86,7 +86,7 @@ class Reconstruction(Scan):
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
         self.affine, self.image_matrix = scan.affine, scan.image_matrix
         self._scan, self._fill, self._full = scan, fill, full
-        self._nmse: list[float] = []
+        self.errors: list[tuple[float, float]] = []
         self.silent: set[int] = set()
         self.empty: list[int] = []
         self.n_left = 0
@@ -114,12 +114,9 @@ class Reconstruction(Scan):
             raise UserError(f"{self.path}: slice {index}: the reconstruction is not finite")
         if self._full and sampled_points(kspace).all():
             image, true = (root_sum_of_squares(self.coil_images(k)) for k in (completed, kspace))
-            self._nmse.append(float((image - true).square().sum() / true.square().sum()))
+            energy = float(true.double().square().sum())
+            self.errors.append((float((image - true).double().square().sum()), energy))
         return completed
-
-    @property
-    def nmse(self) -> float | None:
-        return sum(self._nmse) / len(self._nmse) if self._nmse else None
 
     def remarks(self) -> list[str]:
         """What can be said once slices were read."""
@@ -137,8 +134,11 @@ class Reconstruction(Scan):
             )
         if isinstance(self._fill, ByMethod):
             said += self._fill.remarks()
-        if self.nmse is not None:
-            said.append(f"image NMSE {self.nmse:.3g} (mean over slices: {len(self._nmse)})")
+        if self.errors:
+            mean = sum(error / energy for error, energy in self.errors) / len(self.errors)
+            whole = sum(error for error, _ in self.errors) / sum(e for _, e in self.errors)
+            over = f"mean over slices: {len(self.errors)}"
+            said.append(f"image NMSE {mean:.3g} ({over}), {whole:.3g} of all at once")
         return said
 
     def _find_sampled(self, advance: Advance) -> Tensor:
@@ -236,15 +236,17 @@ def _acquired(scan: Scan, console: Console) -> Tensor:
     y, x = scan.plane
     pattern = find_pattern(acquired)
     if max(y, x) > MOST_ELONGATED * min(y, x):
-        console.print(
-            f"note: a plane of {y} x {x} may be samples off the grid: these need --trajectory",
-            **PLAIN,
+        raise UserError(
+            f"{scan.path}: a plane of {y} x {x} is that of samples off the grid: these need "
+            "--trajectory PLACES"
         )
     console.print(
         f"{scan.path.name} (slice, coil, ky, kx): {scan.n_slices} x {scan.n_coils} x {y} x {x}, "
         f"{describe_pattern(pattern, bool(acquired.all()))}",
         **PLAIN,
     )
+    if uneven := scan.uneven():
+        console.print(f"note: {uneven}", **PLAIN)
     return acquired
 
 

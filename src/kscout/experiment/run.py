@@ -365,6 +365,7 @@ def _write(
             "n_points_changed": None if history is None else int((mask & ~history[0]).sum()),
             "voxel_size": list(test_set.voxel_size),
             "quarter_turns": test_set.quarter_turns,
+            "volumes": "block" if experiment.data.kind == "volume" else "scan",
             "summary": summarise(records),
         },
     )

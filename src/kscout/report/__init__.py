@@ -7,7 +7,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 import yaml
@@ -55,6 +55,7 @@ class Results(BaseModel):
     seconds: float
     voxel_size: tuple[PositiveFloat, PositiveFloat]
     quarter_turns: int
+    volumes: Literal["scan", "block"] = "scan"
     summary: dict[str, dict[str, Interval | int]]
 
     def interval(self, split: str, metric: str) -> Interval | None:

@@ -151,7 +151,7 @@ def show_scan(scan: Scan, out: Path, more: str = "") -> Path:
     grid = _Grid(_upright(images, turns), [f"slice {i}" for i in chosen], ratio)
     inside = max(grid.inside, LEAST_WIDTH)
     simulated = ", simulated from magnitudes" * scan.simulated
-    head = wrap(scan.path.name + more + simulated, BOLD * inside)
+    head = wrap("".join([scan.path.name, more, simulated, *_sides(scan)]), BOLD * inside)
     title_end = GAP + LINE * n_lines([head])
     top = title_end + GAP / 2
     figure = new_figure(inside + 2 * GAP, top + grid.height + GAP)
@@ -193,6 +193,10 @@ def _of_kspace(file: Path, index: int | None, reading: Mapping[str, Any] | None)
         points = scan.sampled()
         kspace = scan.read(index)
         coils = scan.coil_images(kspace)
+        shown = [f"image{side}" for side in _sides(scan)]
+        if scan.image_matrix != scan.plane:
+            y, x = scan.image_matrix
+            shown.append(f"images are cropped to {y} x {x}: the rest is oversampling")
     if not points.any():
         raise UserError(f"{file}: holds nothing but zeros")
     full = bool(points.all())
@@ -202,6 +206,7 @@ def _of_kspace(file: Path, index: int | None, reading: Mapping[str, Any] | None)
             f"k-space, plane {plane[0]} x {plane[1]} (ky, kx), {_coils(n_coils)}, "
             f"{_place(index, n_slices)}",
             "fully sampled" if full else f"undersampled: {_count(points)}",
+            *shown,
             *_left_out(n_coils),
         ],
         name=_combined(n_coils) + ("" if full else ", zero-filled"),
@@ -230,6 +235,22 @@ def _of_nifti(file: Path, index: int | None) -> _Slice:
         coils=read.images,
         ratio=read.ratio,
     )
+
+
+def _sides(scan: Scan) -> list[str]:
+    """Which sides of the patient a picture has, where the file says; else nothing."""
+    if scan.affine is None:
+        return []
+    down, right = scan.affine[:3, 0], scan.affine[:3, 1]
+    for _ in range(scan.geometry.quarter_turns % 4):
+        down, right = -right, down
+    return [f": left is {_side(-right)}, top is {_side(-down)}"]
+
+
+def _side(direction: Array) -> str:
+    """The letter of the side of the patient that a direction, as in NIfTI, points to most."""
+    axis = int(np.abs(direction).argmax())
+    return ("RAS" if direction[axis] > 0 else "LPI")[axis]
 
 
 def _upright(images: Tensor, quarter_turns: int) -> Array:
@@ -288,9 +309,9 @@ def _panels(shown: _Slice, corner: tuple[float, float]) -> list[tuple[str, Array
     planes: list[tuple[str, Array]] = []
     if shown.kspace is not None:
         level = np.maximum(shown.kspace / (shown.kspace.max() or 1.0), 10.0**-DECADES)
-        planes.append(("k-space (log)", 1 + np.log10(level) / DECADES))
+        planes.append(("k-space (log), ky down", 1 + np.log10(level) / DECADES))
     if shown.sampled is not None:
-        planes.append(("acquired points", shown.sampled))
+        planes.append(("acquired points, ky down", shown.sampled))
     if not planes:
         return []
     x, y = corner

@@ -151,7 +151,14 @@ def _column_cells(table: Sequence[Row], column: Column) -> list[Cell]:
 def scored_on(runs: Sequence[Run], split: str) -> str:
     """``120 slices of 4 scans``; both where runs were scored on different ones; empty for none."""
     scored = sorted(_scored(runs, split))
-    return " or ".join(f"{plural(n, 'slice')} of {plural(m, 'scan')}" for n, m in scored)
+    noun = _noun(runs)
+    return " or ".join(f"{plural(n, 'slice')} of {plural(m, noun)}" for n, m in scored)
+
+
+def _noun(runs: Sequence[Run]) -> str:
+    """What a test consists of: scans, or blocks of slices of a single one."""
+    nouns = {run.results.volumes for run in runs if run.results}
+    return "block" if nouns == {"block"} else "scan"
 
 
 def _scored(runs: Sequence[Run], split: str) -> set[tuple[int, int]]:
@@ -231,6 +238,8 @@ def _single_draws(runs: Sequence[Run]) -> list[str]:
 
 def _few_scans(runs: Sequence[Run], split: str) -> list[str]:
     n_scans = min((m for _, m in _scored(runs, split)), default=FEW_SCANS)
+    if _noun(runs) == "block":
+        return ["scored on blocks of one scan: the interval says nothing of other scans"]
     if n_scans == 1:
         return ["scored on 1 scan: the interval is over its slices and says nothing of other scans"]
     if n_scans < FEW_SCANS:

@@ -25,7 +25,7 @@ def read_mask(path: str | Path) -> Tensor:
     UserError
         if the file cannot be read, or its array is not a plane, not binary, or acquires nothing
     """
-    if Path(path).suffix != ".npy":
+    if Path(path).exists() and Path(path).suffix != ".npy":
         raise UserError(
             f"{path}: valid here is a mask as .npy, which kscout mask convert makes of others"
         )

@@ -54,6 +54,9 @@ def format_of(path: str | Path) -> str:
     UserError
         if the file is missing, or its name says no known format
     """
+    data = Path(path).with_suffix(".cfl") if Path(path).name else Path(path)
+    if Path(path).suffix in ("", ".hdr") and data.is_file():
+        raise UserError(f"{path}: valid of BART's two files is {data}")
     path = existing_file(path)
     named = [name for name, entry in FORMATS.items() if path.name.endswith(entry.suffixes)]
     if not named:

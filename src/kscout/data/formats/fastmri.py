@@ -90,6 +90,10 @@ def _kspace(file: h5py.File, path: Path) -> h5py.Dataset:
     if dataset is None:
         with damage_told(path, "is not a readable HDF5 file"):
             names = ", ".join(list(file)[:8]) or "nothing"
+            groups = {name: member(file, name, path) for name in file}
+            headers = [n for n, g in groups.items() if isinstance(g, h5py.Group) and "xml" in g]
+        if headers:
+            raise UserError(f"{path}: has an ISMRMRD header ({headers[0]}), and no acquisitions")
         raise UserError(
             f"{path}: holds {names}: a dataset 'kspace' is needed, or a group of ISMRMRD"
         )

@@ -167,9 +167,10 @@ def refuse_missing(
     for number, counts in lines.items():
         lost = np.argwhere(union & (counts == 0))
         if len(lost):
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise UserError(
-                f"{path}: slice {number} lacks {_step(lost[0], union)}, which another slice has "
-                f"({_ALL_THE_SAME})"
+                f"{path}: slice {number} lacks {_step(lost[0], union)}{more}, which another slice "
+                f"has ({_ALL_THE_SAME})"
             )
     alone, factors = ~union, acceleration or (1, 1)
     for axis, factor in enumerate(factors):

@@ -60,6 +60,8 @@ class Scan(ABC):
         as in NIfTI, or None where the file does not say
     reference : a separate scan of the same coils and slices on the same plane, which others than
         this are calibrated on, or None
+    points_of_slices : the fewest and the most that a slice has, once :meth:`sampled` had to read
+        them all; silent slices are not counted
     image_matrix : rows and columns of the middle of an image that the scan was to show; what is
         around them was encoded as oversampling
     """
@@ -82,6 +84,7 @@ class Scan(ABC):
         self.n_slices, self.n_coils, ky, kx = (int(n) for n in shape)
         self.plane = self.image_matrix = (ky, kx)
         self._sampled: Tensor | None = None
+        self.points_of_slices: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -150,11 +153,23 @@ class Scan(ABC):
         return self._sampled
 
     def _find_sampled(self, advance: Advance) -> Tensor:
-        points = torch.zeros(self.plane, dtype=torch.bool)
+        points, counts = torch.zeros(self.plane, dtype=torch.bool), []
         for index, kspace in enumerate(self):
-            points |= sampled_points(kspace)
+            found = sampled_points(kspace)
+            points |= found
+            counts += [int(found.sum())] if found.any() else []
             advance(index + 1, self.n_slices)
+        self.points_of_slices = (min(counts), max(counts)) if counts else None
         return points
+
+    def uneven(self) -> str:
+        """That slices have other points than each other, in words, as far as they were read."""
+        few, most = self.points_of_slices or (0, 0)
+        whole = int(self.sampled().sum())
+        if self.points_of_slices is None or few >= (1 - MOST_ACCIDENTAL) * whole:
+            return ""
+        between = f"{few}" if few == most else f"{few} to {most}"
+        return f"slices differ: each has {between} points, and all of them together {whole}"
 
     def noise(self) -> Tensor | None:
         """Samples of noise alone, complex64 ``(coil, sample)``; None if the file has none."""
