@@ -330,7 +330,7 @@ def test_a_command_that_is_ended_leaves_nothing_half_written(tmp_path, number):
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "grappa"])
 def test_a_separate_calibration_is_used(tmp_path, name):
-    scan = phantom(2, noise=0.01)
+    scan = phantom(2, n_coils=6, noise=0.01)
     mask = torch.zeros(48, 45, dtype=torch.bool)
     mask[:, ::2] = True  # whose own centre calibrates nothing
     rows, columns = slice(0, 48), slice(15, 30)
@@ -350,8 +350,40 @@ def test_a_separate_calibration_is_used(tmp_path, name):
     file = write_mrd(tmp_path / "a.mrd", space, lines)
     found = reconstruct(file, method=name)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    fewer = reconstruct(file, method=name, n_coils=4)
-    assert error(fewer, expected) < 0.03  # own weights are zero in other coils
+    fewer = reconstruct(file, method=name, n_coils=5)
+    assert error(fewer, expected) < 0.1
+    noise = Line(0.01 * complex_normal((6, 4000), 9).numpy(), flags=(19,))
+    whitened = reconstruct(write_mrd(tmp_path / "b.mrd", space, [noise, *lines]), method=name)
+    assert error(whitened, expected) < 0.05
+    assert not torch.equal(whitened, found)
+
+
+def test_a_separate_calibration_without_a_centre_is_not_used(tmp_path, capsys):
+    scan = phantom(noise=0.01)
+    mask = torch.zeros(48, 45, dtype=torch.bool)
+    mask[:, ::2] = mask[:, 15:30] = True
+    lines = lines_of(7 * scan.kspace[0], [40, 41], flags=(20,))
+    lines += lines_of(scan.kspace[0], torch.nonzero(mask[0]).flatten().tolist())
+    space = space_2d(48, 45, acceleration=2, calibration="separate")
+    file = write_mrd(tmp_path / "a.mrd", space, lines)
+    expected = spirit(scan.kspace * mask, mask, (48, 15))
+    assert error(reconstruct(file), expected) < 0.02
+    said = kscout(capsys, "recon", file, "--out", tmp_path / "o.npy").out
+    assert "note: the separate calibration has no centre: the scan's own is used" in said
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "grappa"])
+def test_a_coil_that_is_silent_in_the_centre_alone_is_refused(name):
+    scan = phantom(2, noise=0.01)
+    centre = scan.kspace[..., 17:32, 15:30].clone()
+    centre[:, 2] = 0
+    with pytest.raises(UserError, match="coil 2 holds nothing but zeros in the fully sampled"):
+        METHODS[name](scan.kspace, scan.mask, scan.acs, calibration=centre)
+    with pytest.raises(UserError, match=r"calibration is torch.complex64 .2, 4, 3, 3.: valid is"):
+        METHODS[name](scan.kspace, scan.mask, scan.acs, calibration=centre[..., :3, :3])
+    double = scan.kspace[..., 17:32, 15:30].to(torch.complex128)
+    found = METHODS[name](scan.kspace, scan.mask, scan.acs, calibration=double)
+    assert found.dtype == torch.complex64
 
 
 def test_what_compression_loses_is_told_in_the_coils_of_the_scan(scan, file, capsys, tmp_path):
@@ -373,9 +405,9 @@ def test_points_that_a_method_does_not_reach_are_told(scan, tmp_path, capsys):
     ).mask()
     write_hdf5(tmp_path / "a.h5", scan.kspace[:1] * mask)
     words = ("recon", tmp_path / "a.h5", "--out", tmp_path / "o.npy")
-    assert "stay zero" not in kscout(capsys, *words).out
+    assert "nor filled in" not in kscout(capsys, *words).out
     said = kscout(capsys, *words, "--method", "grappa").out
-    assert re.search(r"up to \d+ points of a slice stay zero: the method reaches no acquired", said)
+    assert re.search(r"up to \d+ points of a slice \(\d+ %\) were neither acquired", said)
 
 
 def test_copies_of_a_coil_are_no_obstacle(scan, tmp_path):

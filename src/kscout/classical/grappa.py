@@ -25,7 +25,7 @@ def grappa(
     """Each missing point from the acquired ones around it, with weights fitted on the centre.
 
     Griswold et al., Magn Reson Med 47:1202 (2002). Every arrangement of acquired neighbours has
-    weights of its own: a lattice has a few, an irregular mask thousands, which take a minute.
+    weights of its own: a lattice has a few, an irregular mask thousands, which take ten seconds.
     Points that have no acquired neighbour within the kernel stay zero.
 
     Parameters
@@ -42,7 +42,7 @@ def grappa(
         if pygrappa is not installed, or the centre is smaller than the kernel
     """
     try:
-        from pygrappa import mdgrappa  # cgrappa is ten times as far off on lattices
+        from pygrappa import mdgrappa  # cgrappa is further off on lattices
     except ImportError as error:
         raise UserError("grappa needs pygrappa: pip install 'kscout[grappa]'") from error
     if min(acs) < kernel_size:

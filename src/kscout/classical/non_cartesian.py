@@ -71,8 +71,8 @@ def spirit_non_cartesian(
     Raises
     ------
     UserError
-        if the trajectory leaves the grid or has another number of samples, or its centre says too
-        little
+        if an array has another shape or type or is not finite, the trajectory leaves the grid or is
+        in other units, weights are not positive, or the centre is too large or says too little
     """
     _refuse_odd(samples, trajectory, shape, acs_size, weights)
     weights = density_compensation(trajectory, shape) if weights is None else weights

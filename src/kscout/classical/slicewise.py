@@ -68,10 +68,15 @@ def each_slice(
             raise UserError(f"slice {i} holds NaN or infinity at acquired points")
 
         def of_slice(y: Tensor, alive: Tensor, i: int = i) -> Tensor:
-            if calibration is None:
-                return reconstruct(y, weights, y[0][:, rows, columns])
-            centre = calibration[i, alive]
-            return reconstruct(y, weights, centre / _size(centre))
+            centre = y[0][:, rows, columns]
+            if calibration is not None:
+                centre = calibration[i].to(y)[alive]
+                centre = centre / _size(centre)
+            silent = (centre == 0).flatten(1).all(1)
+            if silent.any():
+                coil = int(torch.nonzero(alive)[silent][0])
+                raise UserError(f"coil {coil} holds nothing but zeros in the fully sampled centre")
+            return reconstruct(y, weights, centre)
 
         completed[i] = heard(of_slice, y, (mask.shape[0], mask.shape[1]))[0]
         advance(i + 1, len(kspace))

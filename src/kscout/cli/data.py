@@ -68,8 +68,9 @@ def show(
 def info(file: File, reading: Reading = None) -> None:
     """Say what a file holds: sizes, sampling pattern, R, ACS, noise, and what to beware of.
 
-    Options of ISMRMRD: encoding, contrast, repetition, set and phase, by number. Of NIfTI, whose
-    magnitudes are put into simulated coils: n_coils, phase, snr_db, phase_seed and noise_seed.
+    Options of ISMRMRD: encoding, contrast, repetition, set and phase, by number, and
+    allow_missing=true, which reads what seems to lack lines. Of NIfTI, whose magnitudes are put
+    into simulated coils: n_coils, phase, snr_db, phase_seed and noise_seed.
 
     Examples:
 

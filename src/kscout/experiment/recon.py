@@ -23,7 +23,7 @@ from kscout.experiment.masks import mask_from
 from kscout.experiment.non_cartesian import NonCartesianReconstruction
 from kscout.experiment.progress import PLAIN, progress_bar
 from kscout.physics.coils import root_sum_of_squares
-from kscout.sampling.pattern import find_pattern
+from kscout.sampling.pattern import LEAST_ACS, find_acs, find_pattern
 
 MOST_ELONGATED = 64
 """Times that a plane may be longer than wide."""
@@ -70,6 +70,7 @@ class Reconstruction(Scan):
     scan : open; closed with this
     fill : of one slice
     note : about the method, in words
+    reference : that it is calibrated on, or None
     full : whether the scan is fully sampled, so that the error can be told
 
     Attributes
@@ -81,11 +82,13 @@ class Reconstruction(Scan):
         that of the full data, and what it is an error of
     """
 
-    def __init__(self, scan: Scan, fill: Fill, note: str, full: bool) -> None:
+    def __init__(
+        self, scan: Scan, fill: Fill, note: str, full: bool, reference: Scan | None
+    ) -> None:
         notes = (*scan.notes, note)
         super().__init__(scan.path, scan.shape, scan.geometry, notes, simulated=scan.simulated)
         self.affine, self.image_matrix = scan.affine, scan.image_matrix
-        self._scan, self._fill, self._full = scan, fill, full
+        self._scan, self._fill, self._full, self._reference = scan, fill, full, reference
         self.errors: list[tuple[float, float]] = []
         self.silent: set[int] = set()
         self.empty: list[int] = []
@@ -101,12 +104,11 @@ class Reconstruction(Scan):
         if not alive.any():
             self.empty.append(index)
             return kspace
-        reference = self._scan.reference
-        calibrating = None if reference is None else reference.read(index)
+        reference = None if self._reference is None else self._reference.read(index)
         self.silent |= set(torch.nonzero(~alive).flatten().tolist())
         with slice_told(self.path, index):
             try:
-                completed = self._fill(kspace, calibrating)
+                completed = self._fill(kspace, reference)
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise UserError(" ".join(str(error).split())[:200]) from error
         self.n_left = max(self.n_left, int((~sampled_points(completed)).sum()))
@@ -128,9 +130,10 @@ class Reconstruction(Scan):
             named, more = ", ".join(map(str, self.empty[:8])), len(self.empty) > 8
             said.append(f"note: slice {named}{' and more' * more} holds nothing but zeros")
         if self.n_left:
+            share = 100 * self.n_left / (self.plane[0] * self.plane[1])
             said.append(
-                f"note: up to {self.n_left} points of a slice stay zero: the method reaches no "
-                "acquired point from them"
+                f"note: up to {self.n_left} points of a slice ({share:.0f} %) were neither "
+                "acquired nor filled in"
             )
         if isinstance(self._fill, ByMethod):
             said += self._fill.remarks()
@@ -172,19 +175,22 @@ def open_reconstruction(
         for remark in scan.notes:
             console.print(f"note: {remark}", **PLAIN)
         acquired = _acquired(scan, console)
-        full = bool(acquired.all())
+        full, reference = bool(acquired.all()), None
         if run is not None:
             fill = _fill_by_run(run, Path(request.method), scan, acquired)
             used = run.mask
             note = f"reconstructed by kscout with {Path(request.method).name}"
         else:
             used = acquired if request.mask is None else _mask(request.mask, scan, acquired)
-            fill = _by_method(name, of_method, request, scan, used, console)
+            reference = _reference(scan, console)
+            calibrating = used if reference is None else reference.sampled()
+            fill = _by_method(name, of_method, request, scan, used, calibrating, console)
             note = f"reconstructed by kscout, {name}"
         n, total = int(used.sum()), used.numel()
         said = "fully sampled, masked with" if full and n < total else "sampled:"
         console.print(f"{said} {n} of {total} points, R = {total / n:.2f}", **PLAIN)
-        return Reconstruction(scan, fill, f"{note}, from {n} of {total} points", full and n < total)
+        note = f"{note}, from {n} of {total} points"
+        return Reconstruction(scan, fill, note, full and n < total, reference)
     except BaseException:
         scan.close()
         raise
@@ -235,7 +241,7 @@ def _acquired(scan: Scan, console: Console) -> Tensor:
         raise UserError(f"{scan.path}: holds nothing but zeros")
     y, x = scan.plane
     pattern = find_pattern(acquired)
-    if max(y, x) > MOST_ELONGATED * min(y, x):
+    if max(y, x) > MOST_ELONGATED * min(y, x) and scan.path.suffix in (".npy", ".cfl"):
         raise UserError(
             f"{scan.path}: a plane of {y} x {x} is that of samples off the grid: these need "
             "--trajectory PLACES"
@@ -271,12 +277,21 @@ def _refuse_other_points(mask: Tensor, owner: Path, scan: Scan, acquired: Tensor
         )
 
 
+def _reference(scan: Scan, console: Console) -> Scan | None:
+    """The scan's reference, if it can calibrate anything."""
+    if scan.reference is None or min(find_acs(scan.reference.sampled())) >= LEAST_ACS:
+        return scan.reference
+    console.print("note: the separate calibration has no centre: the scan's own is used", **PLAIN)
+    return None
+
+
 def _by_method(
     name: str,
     options: dict[str, Any],
     request: Request,
     scan: Scan,
     mask: Tensor,
+    calibrating: Tensor,
     console: Console,
 ) -> ByMethod:
     n_coils = request.n_coils
@@ -285,8 +300,7 @@ def _by_method(
             f"{scan.path}: {scan.n_coils} coils cannot become {n_coils}: valid is 1 to "
             f"{scan.n_coils}"
         )
-    calibrated = mask if scan.reference is None else scan.reference.sampled()
-    acs = chosen_acs(request.acs, calibrated, console)
+    acs = chosen_acs(request.acs, calibrating, console)
     covariance = covariance_of(scan, console) if request.prewhiten else None
     if mask.all():
         console.print("nothing is missing: such slices stay as they are (see --mask)", **PLAIN)

@@ -221,9 +221,23 @@ def test_what_is_discarded_of_a_reversed_readout_was_acquired_first(tmp_path):
     back = torch.cat([junk, kspace.flip(1), junk[:, :1]], 1)
     discard = {"discard_pre": 3, "discard_post": 1}
     lines = lines_of(there, [0, 2, 4], head={**discard, "center_sample": 3 + 4})
-    head = {**discard, "center_sample": 1 + 4}  # counted after it is turned round
-    lines += lines_of(back, [1, 3, 5], flags=(ismrmrd.ACQ_IS_REVERSE,), head=head)
-    assert torch.equal(read(write_mrd(tmp_path / "a.h5", space_2d(8, 6), lines))[0], kspace)
+    for centre in (1 + 4, 3 + 3):  # counted after it is turned round, and as it was acquired
+        head = {**discard, "center_sample": centre}
+        reverse = lines_of(back, [1, 3, 5], flags=(ismrmrd.ACQ_IS_REVERSE,), head=head)
+        path = write_mrd(tmp_path / f"{centre}.h5", space_2d(8, 6), [*lines, *reverse])
+        assert torch.equal(read(path)[0], kspace)
+
+
+@pytest.mark.parametrize("centre", [3, 4])
+def test_a_partial_echo_may_be_reversed(tmp_path, centre):
+    kspace = plane(2, (12, 6))
+    kspace[:, :4] = 0
+    there = lines_of(kspace[:, 4:], [0, 2, 4], head={"center_sample": 2})
+    back = lines_of(
+        kspace[:, 4:].flip(1), [1, 3, 5], flags=(ismrmrd.ACQ_IS_REVERSE,),
+        head={"center_sample": 2 if centre == 3 else 8 - 1 - 2},
+    )  # fmt: skip
+    assert torch.equal(read(write_mrd(tmp_path / "a.h5", space_2d(12, 6), there + back))[0], kspace)
 
 
 def test_the_centre_of_a_whole_readout_is_believed(tmp_path):
@@ -237,7 +251,7 @@ def test_the_centre_of_a_whole_readout_is_believed(tmp_path):
         ]
         return read(write_mrd(tmp_path / "a.h5", space, lines))[0]
 
-    for centres in ([6] * 6, [0] * 6, [6, 0] * 3, [5] * 6):
+    for centres in ([6] * 6, [0] * 6, [6, 0] * 3, [5] * 6, [5, 0] * 3):
         assert torch.equal(with_centres(*centres), kspace)
     with pytest.raises(UserError, match="mixes acquisitions of 5 and 6 as the central sample"):
         with_centres(*[6, 5] * 3)
@@ -383,7 +397,35 @@ def test_slices_that_lack_lines_are_read_if_asked_to(tmp_path):
     ) as scan:
         assert torch.equal(scan.read(0), kspace[0])
         assert not scan.read(1)[..., 11].any()
-        assert scan.sampled().all()
+        assert scan.points_of_slices == (6 * 19, 6 * 20)
+        assert "slices differ: each has 114 to 120 points" in scan.uneven()
+        said = "read without what it lacks: slice 1 lacks line 11, which another slice has"
+        assert said in scan.notes
+
+
+def test_lost_calibration_is_lost_like_any_line(tmp_path):
+    kspace = [plane(2, (6, 20), i) for i in range(2)]
+    lines = []
+    for i in range(2):
+        lines += lines_of(kspace[i], range(0, 20, 2), counters={"slice": i})
+        odd = [9, 11] if i == 0 else [11]
+        lines += lines_of(kspace[i], odd, counters={"slice": i}, flags=(ACS,))
+    path = write_mrd(tmp_path / "a.mrd", space_2d(6, 20), lines)
+    with pytest.raises(UserError, match=r"slice 1 lacks line 9, which another slice has .allow"):
+        open_scan(path)
+    with open_scan(path, {"allow_missing": True}) as scan:
+        assert torch.equal(scan.read(0)[..., [9, 11]], kspace[0][..., [9, 11]])
+        assert not scan.read(1)[..., 9].any()
+
+
+def test_calibration_fills_what_its_own_slice_lost(tmp_path):
+    kspace = [plane(2, (6, 20), i) for i in range(2)]
+    lines = lines_of(kspace[0], counters={"slice": 0})
+    lines += lost_line(lines_of(kspace[1], counters={"slice": 1}))
+    lines += lines_of(kspace[1], [11], counters={"slice": 1}, flags=(ACS,))
+    path = write_mrd(tmp_path / "a.mrd", space_2d(6, 20), lines)
+    with open_scan(path, {"allow_missing": True}) as scan:
+        assert torch.equal(scan.read_all(), torch.stack(kspace))
 
 
 @pytest.mark.parametrize("acceleration", [2, 4, 8])
@@ -407,7 +449,7 @@ def test_a_separate_calibration_is_kept_apart(tmp_path, mode):
     got, scan = read(write_mrd(tmp_path / "a.mrd", space, lines))
     even = torch.arange(24) % 2 == 0
     assert torch.equal(got, image * even)
-    assert any("separate scan, of 9 lines a slice" in note for note in scan.notes)
+    assert "calibration: a separate scan of 9 lines, in the ISMRMRD file alone" in scan.notes
     where = (torch.arange(24) >= 8) & (torch.arange(24) < 17)
     assert torch.equal(scan.reference.sampled(), where.expand(12, -1))
     with open_scan(tmp_path / "a.mrd") as again:
@@ -416,7 +458,25 @@ def test_a_separate_calibration_is_kept_apart(tmp_path, mode):
     got, scan = read(write_mrd(tmp_path / "b.mrd", space, lines))
     assert torch.equal(got, image * even)
     assert scan.reference is None
-    assert "its separate calibration has other slices or coils, and is not used" in scan.notes
+    said = "its separate calibration is not used: it has other slices or coils"
+    assert said in scan.notes
+    lost = [line for line in lines_of(7 * other, range(24), flags=(ACS,)) if line.step[0] != 12]
+    space.acceleration = 1
+    got, scan = read(write_mrd(tmp_path / "c.mrd", space, [*lines_of(image), *lost]))
+    assert torch.equal(got, image)
+    said = "its separate calibration is not used: line 12 is missing: its neighbours"
+    assert any(note.startswith(said) for note in scan.notes)
+
+
+@pytest.mark.parametrize("mode", ["embedded", "interleaved", "other", None])
+def test_other_calibration_is_part_of_the_image(tmp_path, mode):
+    kspace = plane(2, (12, 24))
+    lines = lines_of(kspace, range(0, 24, 2)) + lines_of(kspace, [9, 11, 13], flags=(ACS,))
+    space = space_2d(12, 24, acceleration=2, calibration=mode)
+    got, scan = read(write_mrd(tmp_path / "a.mrd", space, lines))
+    assert scan.reference is None
+    assert torch.equal(got, kspace * scan.sampled())
+    assert scan.sampled().any(0).sum() == 15
 
 
 def test_calibration_of_another_encoding_is_told(tmp_path):

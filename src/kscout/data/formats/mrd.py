@@ -109,7 +109,11 @@ def open_mrd(
             return kind(path, file, records, space, chosen, allow_missing)
         image, reference = chosen.apart(records)
         scan = kind(path, file, records, space, image, allow_missing)
-        scan.calibrate_by(kind(path, file, records, space, reference, allow_missing))
+        try:
+            scan.calibrate_by(kind(path, file, records, space, reference, allow_missing))
+        except UserError as error:  # the image is good without
+            said = str(error).removeprefix(f"{path}: ")
+            scan.notes += (f"its separate calibration is not used: {said}",)
         return scan
     except BaseException:
         file.close()
@@ -153,6 +157,9 @@ class _MrdScan(Scan):
         unused = _noise(records, n_coils)
         notes = (*chosen.notes, *lines.notes, *sorted_, *unused)
         super().__init__(path, shape, _geometry(space), notes)
+        planes = [self._on_plane(lines.count(found) > 0) for found in lines.of_slice.values()]
+        counts = [int(plane.sum()) for plane in planes]
+        self.points_of_slices = min(counts), max(counts)
         self._crop_phases()
         self._find_place()
         self.calibration = self._find_calibration(chosen)
@@ -182,14 +189,12 @@ class _MrdScan(Scan):
 
     def calibrate_by(self, reference: "_MrdScan") -> None:
         """Take a separate scan as the reference, where it is of the same coils and slices."""
-        n = len(reference._lines.of_slice[reference._slices[0]])
-        if reference.shape == self.shape and reference._slices == self._slices:
-            self.reference = reference
-            self.notes += (
-                f"calibrated by a separate scan, of {n} lines a slice, which no other format keeps",
-            )
-        else:
-            self.notes += ("its separate calibration has other slices or coils, and is not used",)
+        if reference.shape != self.shape or reference._slices != self._slices:
+            self.notes += ("its separate calibration is not used: it has other slices or coils",)
+            return
+        n = int(reference._lines.acquired.sum())
+        self.reference = reference
+        self.notes += (f"calibration: a separate scan of {n} lines, in the ISMRMRD file alone",)
 
     @property
     @abstractmethod

@@ -23,8 +23,6 @@ _NEITHER = {
 }
 """Flags of acquisitions that are no part of an image, by number."""
 
-_ALL_THE_SAME = "allow_missing=true reads the file all the same"
-
 _FEW = 16
 """Nobody accelerates by leaving out one line in more than so many: then it was lost."""
 
@@ -149,10 +147,8 @@ def _same(
     return calibration[values == (value if (values == value).any() else values.min())]
 
 
-def refuse_missing(
-    path: Path, lines: dict[int, np.ndarray], acceleration: tuple[int, int] | None
-) -> None:
-    """``UserError`` if an acquisition was lost.
+def what_is_missing(lines: dict[int, np.ndarray], acceleration: tuple[int, int] | None) -> str:
+    """Which acquisition was lost, in words; nothing if none was.
 
     One is where another slice has it, or where it stands alone between others: few are missing,
     their neighbours (as far away as the header's acceleration says) are all there, and but for them
@@ -168,10 +164,7 @@ def refuse_missing(
         lost = np.argwhere(union & (counts == 0))
         if len(lost):
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            raise UserError(
-                f"{path}: slice {number} lacks {_step(lost[0], union)}{more}, which another slice "
-                f"has ({_ALL_THE_SAME})"
-            )
+            return f"slice {number} lacks {_step(lost[0], union)}{more}, which another slice has"
     alone, factors = ~union, acceleration or (1, 1)
     for axis, factor in enumerate(factors):
         if union.shape[axis] > 1:
@@ -179,10 +172,8 @@ def refuse_missing(
                 alone &= _shifted(union, shift, axis)
     lost = np.argwhere(alone)
     if 0 < len(lost) <= union.sum() // _FEW and not _has_holes(union | alone, factors):
-        raise UserError(
-            f"{path}: {_step(lost[0], union)} is missing: its neighbours were acquired "
-            f"({_ALL_THE_SAME})"
-        )
+        return f"{_step(lost[0], union)} is missing: its neighbours were acquired"
+    return ""
 
 
 def _has_holes(grid: np.ndarray, factors: tuple[int, int]) -> bool:

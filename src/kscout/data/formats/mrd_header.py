@@ -52,7 +52,7 @@ class Encoding:
     @property
     def is_calibrated_apart(self) -> bool:
         """Whether lines that only calibrate may be of another contrast than the image."""
-        return self.calibration in ("separate", "external", "other")
+        return self.calibration in ("separate", "external")
 
     @property
     def n_readout(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kscout.data.formats.mrd_choice import REVERSE, Chosen, refuse_missing
+from kscout.data.formats.mrd_choice import REVERSE, Chosen, what_is_missing
 from kscout.data.formats.mrd_header import Encoding
 from kscout.data.formats.mrd_records import Records
 from kscout.errors import UserError
@@ -61,16 +61,12 @@ class Lines:
         return int(found[0])
 
     def _readout_start(self, heads: np.ndarray, is_reversed: np.ndarray) -> int:
-        n, before = (
-            self._space.matrix[0],
-            np.where(is_reversed, heads["discard_post"], heads["discard_pre"]),
-        )
-        centres = heads["center_sample"] - before
-        if self.n_kept == n:  # some writers leave the centre of whole readouts at 0
-            centres = np.where(heads["center_sample"] == 0, n // 2, centres)
-        centre = self._same(centres, "as the central sample")
+        n = self._space.matrix[0]
+        centre = self._same(self._centres(heads, is_reversed), "as the central sample")
         start = n // 2 - centre
-        if self.n_kept == n and abs(start) <= 1:  # where writers round, a shift by one is a phase
+        # Of whole readouts some writers round the centre, leave it at 0, or give the image's.
+        usual = centre in (0, self._space.n_readout // 2)
+        if self.n_kept == n and (usual or abs(start) <= 1):
             return 0
         if start < 0 or start + self.n_kept > n:
             raise UserError(
@@ -78,6 +74,27 @@ class Lines:
                 f"fit the encoded readout of {n}"
             )
         return start
+
+    def _centres(self, heads: np.ndarray, is_reversed: np.ndarray) -> np.ndarray:
+        """Among the samples that are kept, from -k to k.
+
+        Of a reversed readout the header may count in the order of acquisition, or after it is
+        turned round: whichever agrees with the others.
+        """
+        said, before, after = (
+            heads[name] for name in ("center_sample", "discard_pre", "discard_post")
+        )
+        forwards = said - before
+        turned, counted = self.n_kept - 1 - forwards, said - after
+        others = forwards[~is_reversed]
+        centres = np.where(is_reversed, counted, forwards)
+        if len(others):
+            centres = np.where(is_reversed & (turned == others[0]), turned, centres)
+        if self.n_kept == self._space.matrix[0]:
+            centres = np.where(said == 0, 0, centres)
+            if len(set(centres.tolist()) - {0}) == 1:
+                centres = np.full_like(centres, centres.max())
+        return centres
 
     def _places(self, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         heads, (ny, nz) = self._records.heads, self._space.matrix[1:]
@@ -98,25 +115,29 @@ class Lines:
 
     def _choose_lines(self, chosen: Chosen) -> None:
         imaging = {number: self._in_slice(chosen.imaging, number) for number in chosen.slices}
-        counts = {number: self.count(found) for number, found in imaging.items()}
-        if not self._allow_missing:
-            refuse_missing(self._path, counts, self._space.acceleration)
-        self.acquired = np.any([each > 0 for each in counts.values()], 0)
-        fill = {number: self._filling(chosen, number) for number in chosen.slices}
-        filled = [self.count(found) > 0 for found in fill.values()]
-        if any((one != filled[0]).any() for one in filled):
-            raise UserError(f"{self._path}: its slices have different calibration lines")
-        self.acquired = self.acquired | filled[0]
+        fill = {n: self._filling(chosen, n, found) for n, found in imaging.items()}
         self.of_slice = {n: np.sort(np.concatenate([imaging[n], fill[n]])) for n in chosen.slices}
-        self.notes = self._say(max(int(each.max()) for each in counts.values()), filled[0])
+        alone, counts = (
+            {number: self.count(found) for number, found in each.items()}
+            for each in (imaging, self.of_slice)
+        )
+        # Calibration may hide a line that was lost of the image.
+        acceleration = self._space.acceleration
+        lost = what_is_missing(counts, acceleration) or what_is_missing(alone, acceleration)
+        if lost and not self._allow_missing:
+            raise UserError(f"{self._path}: {lost} (allow_missing=true reads it all the same)")
+        self.acquired = np.any([each > 0 for each in counts.values()], 0)
+        filled = np.any([self.count(found) > 0 for found in fill.values()], 0)
+        most = max(int(each.max()) for each in counts.values())
+        self.notes = [f"read without what it lacks: {lost}"] * bool(lost) + self._say(most, filled)
 
     def _in_slice(self, numbers: np.ndarray, slice_number: int) -> np.ndarray:
         return numbers[self._records.heads["slice"][numbers] == slice_number]
 
-    def _filling(self, chosen: Chosen, slice_number: int) -> np.ndarray:
-        """Acquisitions that only calibrate, at lines that no other acquires."""
-        found = self._in_slice(chosen.calibration, slice_number)
-        return found[~self.acquired[self._line[found], self._partition[found]]]
+    def _filling(self, chosen: Chosen, slice_number: int, imaging: np.ndarray) -> np.ndarray:
+        """Acquisitions that only calibrate, at lines that no other of the slice acquires."""
+        found, there = self._in_slice(chosen.calibration, slice_number), self.count(imaging) > 0
+        return found[~there[self._line[found], self._partition[found]]]
 
     def count(self, numbers: np.ndarray) -> np.ndarray:
         """How often each line is among these acquisitions, int64 ``(step 1, step 2)``."""

@@ -60,8 +60,8 @@ class Scan(ABC):
         as in NIfTI, or None where the file does not say
     reference : a separate scan of the same coils and slices on the same plane, which others than
         this are calibrated on, or None
-    points_of_slices : the fewest and the most that a slice has, once :meth:`sampled` had to read
-        them all; silent slices are not counted
+    points_of_slices : the fewest and the most that a slice has, where the file says or once
+        :meth:`sampled` had to read them all; silent slices are not counted
     image_matrix : rows and columns of the middle of an image that the scan was to show; what is
         around them was encoded as oversampling
     """
