@@ -48,7 +48,7 @@ FOLDED = "brain_t1_8ch_320x168_wrapped"
 SCANS = ("brain_mprage_4ch_256x256", "brain_t2_4ch_256x256", FOLDED)
 DAMPINGS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SPARSITIES = (0.0003, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
-VARIATIONS = (0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.004, 0.008)
+VARIATIONS = (0.0003, 0.0006, 0.001, 0.002, 0.006, 0.016, 0.05)
 GRIDS: dict[str, tuple[str, str, Sequence[float], dict[str, int]]] = {
     "spirit": ("spirit", "damping", DAMPINGS, {}),
     "spirit_pocs": ("spirit_pocs", "n_iterations", (5, 10, 15, 20, 30, 60, 120), {}),

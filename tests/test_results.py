@@ -94,6 +94,7 @@ def test_spirit_is_at_or_below_bart(scan: str) -> None:
     found = {name: entry["nrmse"] for name, entry in CLASSICAL[scan].items()}
     assert found["spirit"] <= min(found["bart_l2"], found["bart_l2_2_maps"])
     assert found["l1_spirit"] <= min(found["bart_l1"], found["bart_l1_2_maps"])
+    assert found["tv_spirit"] <= min(found["bart_tv"], found["bart_tv_2_maps"])
 
 
 def test_the_table_of_classical_methods_is_that_of_the_benchmark() -> None:
@@ -104,9 +105,22 @@ def test_the_table_of_classical_methods_is_that_of_the_benchmark() -> None:
 
 
 CLASSICAL_ROWS = (
-    *("zero_filled", "spirit", "spirit_pocs", "l1_spirit", "sense", "sense_2_maps", "l1_sense"),
-    *("l1_sense_2_maps", "grappa", "bart_l2", "bart_l2_2_maps", "bart_l1", "bart_l1_2_maps"),
+    *("zero_filled", "spirit", "spirit_pocs", "l1_spirit", "tv_spirit", "sense", "sense_2_maps"),
+    *("l1_sense", "l1_sense_2_maps", "grappa", "bart_l2", "bart_l2_2_maps", "bart_l1"),
+    *("bart_l1_2_maps", "bart_tv", "bart_tv_2_maps"),
 )
+
+
+@pytest.mark.parametrize("scan", CLASSICAL)
+def test_no_best_is_where_its_grid_ends(scan: str) -> None:
+    assert set(CLASSICAL[scan]) == set(CLASSICAL_ROWS)
+    for name, entry in CLASSICAL[scan].items():
+        if name != "zero_filled":
+            tried = list(entry["tried"])
+            assert entry["at"] in tried[1:-1], name
+        if name.startswith("bart"):
+            thresholds = [float(threshold) for threshold in entry["thresholds"]]
+            assert entry["threshold"] in (0, *thresholds[1:-1]), name
 
 
 def test_the_tables_of_how_masks_are_learned_are_those_of_the_benchmark() -> None:
