@@ -13,6 +13,7 @@ from kscout.data.formats import Scan, sampled_points
 from kscout.errors import UserError
 from kscout.experiment.masks import parse_size
 from kscout.experiment.progress import PLAIN
+from kscout.physics.calibration import count_equations
 from kscout.physics.fourier import centre_block
 from kscout.physics.preparation import compression, mix_coils, noise_covariance, whitening
 from kscout.sampling.pattern import LEAST_ACS, find_acs
@@ -83,14 +84,17 @@ class ByMethod:
         self.n_other += int(not torch.equal(mask, self._mask))
         if mask.all():
             return kspace
-        calibrating = kspace * mask if reference is None else reference
-        acs = self._asked or calibration_size(sampled_points(calibrating))
-        alive = (kspace * mask != 0).flatten(1).any(1)
+        acquired = kspace * mask
+        calibrating, points = acquired, mask
+        if reference is not None:
+            calibrating, points = reference, sampled_points(reference)
+        acs = self._asked or calibration_size(points)
+        alive = (acquired != 0).flatten(1).any(1)
         rows, columns = centre_block(mask.shape, acs)
         centre = calibrating[:, rows, columns]
         there, back = self._whiteners(tuple(alive.tolist()))
         if self._n_coils is not None:
-            there, back = self._compressed(kspace[alive] * mask, centre[alive], there, back)
+            there, back = self._compressed(acquired[alive], centre[alive], there, back)
         self._count_equations(acs, len(there))
         calibration = None if reference is None else mix_coils(centre[alive], there)[None]
         completed = torch.zeros_like(kspace)
@@ -109,8 +113,7 @@ class ByMethod:
     def _count_equations(self, acs: Acs, n_coils: int) -> None:
         size = self._options.get("kernel_size")
         if size is not None:
-            n_weights = n_coils * size**2 - 1
-            n_equations = max(0, acs[0] - size + 1) * max(0, acs[1] - size + 1)
+            n_equations, n_weights = count_equations(acs, n_coils, size)
             if n_equations < FEW * n_weights:
                 self.scarce = n_equations, n_weights
 

@@ -45,8 +45,7 @@ def calibrate(acs: Tensor, kernel_size: int, regularisation: float) -> Tensor:
     if kernel_size % 2 == 0:
         raise UserError(f"a kernel of {kernel_size}x{kernel_size} has no centre: valid is odd")
     n_coils, *shape = acs.shape
-    n_windows = math.prod(max(0, n - kernel_size + 1) for n in shape)
-    n_weights = n_coils * kernel_size**2 - 1
+    n_windows, n_weights = count_equations(shape, n_coils, kernel_size)
     if n_windows < n_weights:
         raise UserError(
             f"a fully sampled centre of {shape[0]}x{shape[1]} gives {n_windows} equations for the "
@@ -60,6 +59,12 @@ def calibrate(acs: Tensor, kernel_size: int, regularisation: float) -> Tensor:
     inside = torch.cartesian_prod(*(torch.arange(half, n - half) for n in shape))
     equations = normal_equations(acs[None], acs[None], [inside.to(acs.device)], kernel_size, "zero")
     return solve_kernel(*equations, kernel_size, regularisation).to(acs.dtype)
+
+
+def count_equations(shape: Sequence[int], n_coils: int, kernel_size: int) -> tuple[int, int]:
+    """Equations that a fully sampled block of a shape gives, and weights of a coil's kernel."""
+    n_windows = math.prod(max(0, n - kernel_size + 1) for n in shape)
+    return n_windows, n_coils * kernel_size**2 - 1
 
 
 def solve_kernel(gram: Tensor, cross: Tensor, kernel_size: int, regularisation: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kscout.data.formats import Scan, format_of, open_scan
+from kscout.data.formats.scan import picture_axes
 from kscout.errors import UserError
 from kscout.experiment.masks import mask_from
 from kscout.physics.coils import root_sum_of_squares
@@ -241,9 +242,7 @@ def _sides(scan: Scan) -> list[str]:
     """Which sides of the patient a picture has, where the file says; else nothing."""
     if scan.affine is None:
         return []
-    down, right = scan.affine[:3, 0], scan.affine[:3, 1]
-    for _ in range(scan.geometry.quarter_turns % 4):
-        down, right = -right, down
+    down, right = picture_axes(scan.affine, scan.geometry.quarter_turns)
     return [f": left is {_side(-right)}, top is {_side(-down)}"]
 
 

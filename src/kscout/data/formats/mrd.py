@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import h5py
 import numpy as np
@@ -105,12 +105,19 @@ def open_mrd(
         if space.trajectory != "cartesian":
             raise UserError(f"{path}: its trajectory is {space.trajectory}: valid is cartesian")
         kind = _Volumes if space.is_3d else _Planes
+
+        def whole(part: Chosen) -> _MrdScan:
+            scan = kind(path, file, records, space, part)
+            if scan.lost and not allow_missing:
+                raise UserError(f"{path}: {scan.lost} (allow_missing=true reads it all the same)")
+            return scan
+
         if not space.is_calibrated_apart or not len(chosen.calibration):
-            return kind(path, file, records, space, chosen, allow_missing)
+            return whole(chosen)
         image, reference = chosen.apart(records)
-        scan = kind(path, file, records, space, image, allow_missing)
+        scan = whole(image)
         try:
-            scan.calibrate_by(kind(path, file, records, space, reference, allow_missing))
+            scan.calibrate_by(whole(reference))
         except UserError as error:  # the image is good without
             said = str(error).removeprefix(f"{path}: ")
             scan.notes += (f"its separate calibration is not used: {said}",)
@@ -140,18 +147,13 @@ class _MrdScan(Scan):
     """What scans of one and of two phase encodings have in common."""
 
     def __init__(
-        self,
-        path: Path,
-        file: h5py.File,
-        records: Records,
-        space: Encoding,
-        chosen: Chosen,
-        allow_missing: bool,
+        self, path: Path, file: h5py.File, records: Records, space: Encoding, chosen: Chosen
     ) -> None:
         self._file, self._records, self._space = file, records, space
         n_coils = int(records.heads["active_channels"][chosen.imaging[0]])
         refuse_large_arrays(path, (n_coils, *self._raw_shape))
-        self._lines = lines = Lines(path, records, space, chosen, allow_missing)
+        self._lines = lines = Lines(path, records, space, chosen)
+        self.lost = lines.lost
         self._slices, sorted_ = in_order(chosen.slices, self._head_of, space.is_3d)
         shape = (self._count_slices(), n_coils, *self._plane_of(space))
         unused = _noise(records, n_coils)
@@ -284,8 +286,10 @@ class _Planes(_MrdScan):
 class _Volumes(_MrdScan):
     """3D: slices are the positions along the transformed readout, of one slab after another."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self, path: Path, file: h5py.File, records: Records, space: Encoding, chosen: Chosen
+    ) -> None:
+        super().__init__(path, file, records, space, chosen)
         self.notes += (TRANSFORMED,)
         self._held: tuple[int, BlockCache] | None = None
 

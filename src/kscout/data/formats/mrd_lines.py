@@ -20,24 +20,17 @@ class Lines:
     start : where in the encoded readout the first of them lies
     acquired : bool ``(step 1, step 2)``, in some slice
     of_slice : by number of the slice, the acquisitions that make it
+    lost : what is missing, in words; empty if nothing is
     notes : what was averaged, filled or left out
 
     Raises
     ------
     UserError
-        if one lies outside of the matrix, sizes are mixed, or one is missing and may not be
+        if one lies outside of the matrix, or sizes are mixed
     """
 
-    def __init__(
-        self,
-        path: Path,
-        records: Records,
-        space: Encoding,
-        chosen: Chosen,
-        allow_missing: bool,
-    ) -> None:
+    def __init__(self, path: Path, records: Records, space: Encoding, chosen: Chosen) -> None:
         self._path, self._records, self._space = path, records, space
-        self._allow_missing = allow_missing
         used = np.concatenate([chosen.imaging, chosen.calibration])
         heads = records.heads[used]
         self.n_coils = self._same(heads["active_channels"], "coils")
@@ -123,13 +116,11 @@ class Lines:
         )
         # Calibration may hide a line that was lost of the image.
         acceleration = self._space.acceleration
-        lost = what_is_missing(counts, acceleration) or what_is_missing(alone, acceleration)
-        if lost and not self._allow_missing:
-            raise UserError(f"{self._path}: {lost} (allow_missing=true reads it all the same)")
+        self.lost = what_is_missing(counts, acceleration) or what_is_missing(alone, acceleration)
         self.acquired = np.any([each > 0 for each in counts.values()], 0)
         filled = np.any([self.count(found) > 0 for found in fill.values()], 0)
         most = max(int(each.max()) for each in counts.values())
-        self.notes = [f"read without what it lacks: {lost}"] * bool(lost) + self._say(most, filled)
+        self.notes = self._say(most, filled)
 
     def _in_slice(self, numbers: np.ndarray, slice_number: int) -> np.ndarray:
         return numbers[self._records.heads["slice"][numbers] == slice_number]
@@ -158,6 +149,8 @@ class Lines:
 
     def _say(self, most_repeats: int, filled: np.ndarray) -> list[str]:
         space, said = self._space, []
+        if self.lost:
+            said.append(f"read without what it lacks: {self.lost}")
         if space.n_readout < space.matrix[0]:
             said.append(f"readout oversampling removed: {space.matrix[0]} to {space.n_readout}")
         if self.n_kept < space.matrix[0]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kscout.data.formats.scan import picture_axes
 from kscout.data.slices import Geometry
 
 _RAS = np.array([-1.0, -1.0, 1.0])
@@ -94,5 +95,5 @@ def upright(affine: np.ndarray) -> int:
     down, right = affine[:3, 0], affine[:3, 1]
     across = np.abs(np.cross(down, right)).argmax() == 2
     wanted = np.array([0.0, -1.0, 0.0] if across else [0.0, 0.0, -1.0])
-    turned = [down, -right, -down, right]
+    turned = [picture_axes(affine, turns)[0] for turns in range(4)]
     return int(np.argmax([direction @ wanted / np.linalg.norm(direction) for direction in turned]))

@@ -272,6 +272,14 @@ def is_affine(affine: np.ndarray) -> bool:
     return abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6
 
 
+def picture_axes(affine: np.ndarray, quarter_turns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where down and right are in a picture that was turned, as :class:`Geometry` says."""
+    down, right = affine[:3, 0], affine[:3, 1]
+    for _ in range(quarter_turns % 4):
+        down, right = -right, down
+    return down, right
+
+
 def sampled_points(kspace: Tensor) -> Tensor:
     """Which points were acquired: those that are not zero in some coil of some slice.
 
